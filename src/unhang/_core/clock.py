@@ -1,0 +1,53 @@
+"""The two clocks, and the one place where wall-clock time becomes monotonic."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What the servers ask about time. All instants are seconds."""
+
+    def now(self) -> float:
+        """The monotonic clock: never steps, and is the same in all processes of a host."""
+
+    def wall(self) -> float:
+        """Seconds since the epoch: what the timer contract calls ``expiration_time``; it may step."""
+
+
+class SystemClock:
+    """``CLOCK_MONOTONIC`` and the wall clock."""
+
+    def now(self) -> float:
+        """See `Clock.now`."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """See `Clock.wall`."""
+        return time.time()
+
+
+class WallTime:
+    """Turns instants of the wall clock into instants of the monotonic clock.
+
+    A request is converted when it is received, so that a later step of the wall clock changes nothing.
+    The loop that judges asks for "now" with `read` and gets that very instant back from `monotonic`,
+    even if the wall clock stepped in between. Not thread-safe: it belongs to one loop.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._read = (clock.wall(), clock.now())
+
+    def read(self) -> float:
+        """The wall clock now, remembered together with the monotonic clock."""
+        self._read = (self._clock.wall(), self._clock.now())
+        return self._read[0]
+
+    def monotonic(self, wall: float) -> float:
+        """The monotonic instant at which the wall clock, if it does not step, shows ``wall``."""
+        read_wall, read_now = self._read
+        if wall == read_wall:
+            return read_now
+        return wall - self._clock.wall() + self._clock.now()

@@ -1,0 +1,101 @@
+"""What a timer request may be, and the lines of the named pipe (wire format version 1).
+
+A request on the named pipe is one line of UTF-8, at most ``PIPE_BUF`` bytes, a JSON object::
+
+    {"version": 1, "pid": 4711, "scope_id": "train.py#12", "expiration_time": 1700000000.0, "signal": 9}
+
+``expiration_time`` is in seconds of the wall clock; a negative one disarms. ``signal`` is what to send when
+the timer expires; zero or a negative number tells, and sends nothing. Other fields are ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NamedTuple, TypeGuard
+
+VERSION = 1
+LARGEST_PID = 1 << 22
+LARGEST_SIGNAL = 64
+
+
+class MalformedRequestError(ValueError):
+    """A request that is not one. ``kind`` is one of a few words to count by, ``detail`` says more."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(kind, detail)
+        self.kind = kind
+        self.detail = detail
+
+
+class Fields(NamedTuple):
+    """The fields of a request on the named pipe."""
+
+    pid: int
+    scope_id: str
+    expiration_time: float
+    signal: int
+
+
+def parse_line(line: bytes) -> Fields:
+    """The request on a line.
+
+    If a writer stopped in the middle of its line, the next writer's line stands behind its half. That one
+    is found by how every request begins; inside a JSON string the same characters would be escaped.
+
+    Raises:
+        MalformedRequestError: the line holds no request.
+    """
+    try:
+        return _fields(line)
+    except MalformedRequestError:
+        behind_a_half = line.rfind(b'{"version"')
+        if behind_a_half <= 0:
+            raise
+        return _fields(line[behind_a_half:])
+
+
+def _fields(line: bytes) -> Fields:
+    try:
+        message: Any = json.loads(line.decode())
+    except UnicodeDecodeError:
+        raise MalformedRequestError("not UTF-8", repr(line[:60])) from None
+    except (ValueError, RecursionError):
+        raise MalformedRequestError("not JSON", repr(line[:60])) from None
+    if not isinstance(message, dict):
+        raise MalformedRequestError("not a JSON object", repr(line[:60]))
+    version = message.get("version", VERSION)
+    if version != VERSION:
+        raise MalformedRequestError("other version", f"version {version!r}, not {VERSION}")
+    signal = message.get("signal", 0)
+    if not _is_int(signal) or signal > LARGEST_SIGNAL:
+        raise MalformedRequestError("bad signal", repr(signal)[:60])
+    pid: Any = message.get("pid")
+    scope_id: Any = message.get("scope_id")
+    expiration_time: Any = message.get("expiration_time")
+    check_request(pid, scope_id, expiration_time)
+    if not isinstance(scope_id, str):
+        raise MalformedRequestError("bad scope", repr(scope_id)[:60])
+    return Fields(pid, scope_id, expiration_time, signal)
+
+
+def check_request(worker_id: object, scope_id: object, expiration_time: object) -> None:
+    """Raise MalformedRequestError unless the three could be a request about a process."""
+    if not _is_int(worker_id) or not -LARGEST_PID <= worker_id <= LARGEST_PID:
+        raise MalformedRequestError("bad pid", repr(worker_id)[:60])
+    try:
+        hash(scope_id)
+    except TypeError:
+        raise MalformedRequestError("bad scope", repr(scope_id)[:60]) from None
+    if isinstance(expiration_time, bool) or not isinstance(expiration_time, int | float):
+        raise MalformedRequestError("bad expiration time", repr(expiration_time)[:60])
+    try:
+        not_a_number = math.isnan(expiration_time)
+    except OverflowError:
+        not_a_number = True
+    if not_a_number:
+        raise MalformedRequestError("bad expiration time", repr(expiration_time)[:60])
+
+
+def _is_int(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)

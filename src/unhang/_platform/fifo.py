@@ -1,0 +1,185 @@
+"""Named pipes: made for us alone, opened without waiting, removed only if they are ours."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import stat
+import time
+
+from unhang._platform.fork import close_in_child
+from unhang._platform.waiter import Waiter
+from unhang.errors import NoTimerServerError, NotOurPipeError, PipeFullError
+
+# Linux lets anyone have a pipe of this size. It holds what workers write while the server cannot look.
+_ROOM = 1 << 20
+_F_SETPIPE_SZ = 1031
+_KINDS = {stat.S_IFREG: "an ordinary file", stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symbolic link"}
+
+
+class Fifo:
+    """The named pipe of a server: the path, and which inode there is ours."""
+
+    def __init__(self, path: str) -> None:
+        """Make the pipe, mode 0600; one that we left there earlier is replaced.
+
+        Raises:
+            NotOurPipeError: something else stands at the path; it is left alone.
+        """
+        self.path = path
+        self._clear()
+        try:
+            os.mkfifo(path, 0o600)
+        except FileExistsError:
+            raise NotOurPipeError(path, "something that appeared just now") from None
+        self._inode = self._identity(os.lstat(path))
+        self._owner = os.getpid()
+
+    def _clear(self) -> None:
+        try:
+            there = os.lstat(self.path)
+        except FileNotFoundError:
+            return
+        if not stat.S_ISFIFO(there.st_mode):
+            raise NotOurPipeError(self.path, _KINDS.get(stat.S_IFMT(there.st_mode), "a special file"))
+        if there.st_uid != os.geteuid():
+            raise NotOurPipeError(self.path, f"a named pipe of another user (uid {there.st_uid})")
+        os.unlink(self.path)
+
+    @staticmethod
+    def _identity(there: os.stat_result) -> tuple[int, int]:
+        return there.st_dev, there.st_ino
+
+    def exists(self) -> bool:
+        """Whether the pipe that we made still stands at its path."""
+        with contextlib.suppress(OSError):
+            return self._identity(os.lstat(self.path)) == self._inode
+        return False
+
+    def remove(self) -> None:
+        """Remove the pipe if it is the one that we made, and we are not a forked child of its maker."""
+        if os.getpid() == self._owner and self.exists():
+            os.unlink(self.path)
+
+    def open(self, waiter: Waiter) -> FifoReader:
+        """Open the pipe for reading, and add it to what is waited for; does not wait for a writer.
+
+        Raises:
+            NotOurPipeError: something else stands at the path by now.
+        """
+        return FifoReader(self.path, self._inode, waiter)
+
+
+class FifoReader:
+    """The reading end of a named pipe, and the wait on it. It belongs to the server's loop."""
+
+    def __init__(self, path: str, inode: tuple[int, int], waiter: Waiter) -> None:
+        flags = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._fd = os.open(path, os.O_RDONLY | flags)
+        there = os.fstat(self._fd)
+        if (there.st_dev, there.st_ino) != inode:
+            os.close(self._fd)
+            raise NotOurPipeError(path, "not the pipe that was made there")
+        # With a writer of our own the pipe never reports its end, which would make every wait return.
+        self._writer = os.open(path, os.O_WRONLY | flags)
+        enlarge(self._fd)
+        self._waiter = waiter
+        waiter.watch(self._fd)
+        close_in_child(self)
+
+    def read(self) -> bytes:
+        """All that is there, at most what the pipe can hold; never waits."""
+        return read_available(self._fd)
+
+    def wait(self, timeout: float) -> bool:
+        """See `Waiter.wait`."""
+        return self._waiter.wait(timeout)
+
+    def close(self) -> None:
+        """Give the descriptors back. May be called twice."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._waiter.forget(fd)
+            os.close(fd)
+            os.close(self._writer)
+
+
+class FifoWriter(io.TextIOBase):
+    """The writing end: each `write` is one atomic write of at most ``PIPE_BUF`` bytes."""
+
+    def __init__(self, path: str, patience: float) -> None:
+        """Open the pipe without waiting for a reader.
+
+        Args:
+            path: the path of the named pipe.
+            patience: seconds to wait, at most, while the pipe is full.
+
+        Raises:
+            OSError: there is no pipe, or nobody reads it (ENOENT, ENXIO).
+            NotOurPipeError: something else stands at the path.
+        """
+        super().__init__()
+        self._path = path
+        self._patience = patience
+        self._fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        kind = stat.S_IFMT(os.fstat(self._fd).st_mode)
+        if kind != stat.S_IFIFO:
+            self.close()
+            raise NotOurPipeError(path, _KINDS.get(kind, "a special file"))
+
+    def write(self, text: str) -> int:
+        """Write all of ``text``, or raise.
+
+        Raises:
+            PipeFullError: the pipe was full all the while.
+            NoTimerServerError: the reader has gone.
+        """
+        try:
+            if not write_patiently(self._fd, text.encode(), self._patience):
+                raise PipeFullError(self._path, self._patience)
+        except BrokenPipeError as error:
+            raise NoTimerServerError(self._path, error.strerror or "gone") from None
+        return len(text)
+
+    def close(self) -> None:
+        """Give the descriptor back. May be called twice."""
+        if not self.closed:
+            os.close(self._fd)
+        super().close()
+
+
+def enlarge(fd: int) -> None:
+    """Give a pipe more room, if the system lets us."""
+    import fcntl
+
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(fd, getattr(fcntl, "F_SETPIPE_SZ", _F_SETPIPE_SZ), _ROOM)
+
+
+def read_available(fd: int) -> bytes:
+    """What a non-blocking pipe holds, at most `_ROOM` bytes: a writer that never pauses keeps nobody here."""
+    pieces = []
+    size = 0
+    with contextlib.suppress(BlockingIOError):
+        while size < _ROOM and (piece := os.read(fd, 1 << 16)):
+            pieces.append(piece)
+            size += len(piece)
+    return b"".join(pieces)
+
+
+def write_patiently(fd: int, data: bytes, patience: float) -> bool:
+    """One atomic write to a non-blocking pipe; False when it was full for ``patience`` seconds."""
+    give_up = None
+    while True:
+        try:
+            return os.write(fd, data) == len(data)
+        except BlockingIOError:
+            now = time.monotonic()
+            give_up = now + patience if give_up is None else give_up
+            if now >= give_up:
+                return False
+            poll = select.poll()
+            poll.register(fd, select.POLLOUT)
+            poll.poll((give_up - now) * 1000 + 1)

@@ -1,0 +1,172 @@
+"""Processes: who they are, and signals that reach the one that is meant.
+
+A pid is a number that the kernel gives to another process once its owner is gone. A process is therefore
+``(pid, start time)``, held by a pidfd where the kernel has them (Linux 5.3): a signal through a pidfd reaches
+that process or nobody. Facts come from procfs on Linux and from psutil elsewhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import select
+import signal
+import sys
+from pathlib import Path
+
+from unhang._core.rules import Facts, Me
+
+LINUX = sys.platform == "linux"
+_PROC = Path("/proc")
+# A watchdog shares its process with an agent, for which the last quarter of the descriptors is left.
+_OUR_SHARE = 0.75
+
+
+def facts(pid: int) -> Facts | None:
+    """What the kernel says about a process; None when there is none, or when it may not be seen."""
+    return _facts_procfs(pid) if LINUX else _facts_psutil(pid)
+
+
+def _facts_procfs(pid: int) -> Facts | None:
+    try:
+        stat = (_PROC / str(pid) / "stat").read_bytes()
+        status = (_PROC / str(pid) / "status").read_bytes()
+    except OSError:
+        return None
+    # The name in parentheses may hold anything, parentheses included: the fields start behind the last one.
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    lines = dict(line.split(b":", 1) for line in status.splitlines() if b":" in line)
+    return Facts(
+        pid=pid,
+        group=int(fields[2]),
+        user=int(lines[b"Uid"].split()[0]),
+        start_time=float(fields[19]),
+        tracer=int(lines[b"TracerPid"]),
+        exited=fields[0] in (b"Z", b"X"),
+    )
+
+
+def _facts_psutil(pid: int) -> Facts | None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            return Facts(
+                pid=pid,
+                group=os.getpgid(pid),
+                user=process.uids().real,
+                start_time=process.create_time(),
+                exited=process.status() == psutil.STATUS_ZOMBIE,
+            )
+    except (psutil.Error, OSError):
+        return None
+
+
+def me() -> Me:
+    """This process, as the rules see it."""
+    import psutil
+
+    try:
+        ancestors = frozenset(parent.pid for parent in psutil.Process().parents())
+    except psutil.Error:
+        ancestors = frozenset({os.getppid()})
+    return Me(os.getpid(), os.getpgid(0), frozenset({os.getuid(), os.geteuid()}), ancestors)
+
+
+def group_members(group: int) -> list[Facts]:
+    """The processes of a process group, zombies left out."""
+    import psutil
+
+    found = []
+    for pid in psutil.pids():
+        try:
+            if os.getpgid(pid) != group:
+                continue
+        except OSError:
+            continue
+        member = facts(pid)
+        if member is not None and member.group == group and not member.exited:
+            found.append(member)
+    return found
+
+
+class ProcessHandle:
+    """One process: not whoever has its pid later. Close it when done; not thread-safe."""
+
+    def __init__(self, pid: int, start_time: float, fd: int) -> None:
+        self.pid = pid
+        self.start_time = start_time
+        self.fd = fd  # the pidfd; -1 where there is none
+
+    @classmethod
+    def open(cls, pid: int) -> ProcessHandle | None:
+        """The process that has this pid now; None when there is none, when it has exited, or may not be seen."""
+        try:
+            fd = _open_pidfd(pid)
+        except OSError:
+            return None
+        # Read behind the pidfd: if that is still alive afterwards, these facts are its own.
+        seen = facts(pid)
+        handle = cls(pid, seen.start_time if seen else 0.0, fd)
+        if seen is None or not handle.alive():
+            handle.close()
+            return None
+        return handle
+
+    def alive(self) -> bool:
+        """Whether the process still runs; a zombie does not."""
+        if self.fd >= 0:
+            poll = select.poll()
+            poll.register(self.fd, select.POLLIN)
+            return not poll.poll(0)
+        seen = facts(self.pid)
+        return seen is not None and not seen.exited and seen.start_time == self.start_time
+
+    def facts(self) -> Facts | None:
+        """What the kernel says about the process now; None when it has exited."""
+        seen = facts(self.pid)
+        return seen if seen is not None and seen.start_time == self.start_time and self.alive() else None
+
+    def send(self, number: int) -> None:
+        """Send a signal.
+
+        Raises:
+            ProcessLookupError: the process has exited.
+            OSError: the kernel does not allow it.
+        """
+        if self.fd >= 0:
+            signal.pidfd_send_signal(self.fd, number)
+        elif self.alive():
+            os.kill(self.pid, number)
+        else:
+            raise ProcessLookupError(self.pid)
+
+    def close(self) -> None:
+        """Give the descriptor back. May be called twice."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _open_pidfd(pid: int) -> int:
+    """A pidfd, or -1 where pidfds are missing or this process is short of descriptors.
+
+    Raises:
+        OSError: there is no such process.
+    """
+    if not hasattr(os, "pidfd_open"):
+        return -1
+    try:
+        fd = os.pidfd_open(pid)
+    except (ProcessLookupError, ValueError):
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EMFILE, errno.ENFILE, errno.EPERM):
+            return -1
+        raise
+    if fd >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] * _OUR_SHARE:
+        os.close(fd)
+        return -1
+    return fd

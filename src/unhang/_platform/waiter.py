@@ -1,0 +1,88 @@
+"""One wait for everything: data, exits, somebody who wakes us, the next deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import time
+from collections.abc import Callable
+
+from unhang._platform.fork import close_in_child
+
+_MILLISECOND = 0.001
+
+
+class Waiter:
+    """Waits on descriptors for an exact time, and can be woken from any thread.
+
+    All other methods belong to the loop's thread.
+    """
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._woken, self._waker = os.pipe()
+        for fd in (self._woken, self._waker):
+            os.set_blocking(fd, False)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        close_in_child(self)
+
+    def watch(self, fd: int) -> None:
+        """`wait` returns early while there is something to read from ``fd``."""
+        self._selector.register(fd, selectors.EVENT_READ)
+
+    def call_once(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call back, once, within `wait`, when ``fd`` becomes readable. The wait goes on."""
+        self._selector.register(fd, selectors.EVENT_READ, callback)
+
+    def forget(self, fd: int) -> None:
+        """Undo `watch` or `call_once`, if that is still to be done; before ``fd`` is closed."""
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(fd)
+
+    def wake(self) -> None:
+        """Make a `wait` that is under way, or else the next one, return at once."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._waker, b"!")
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until a watched descriptor can be read, but no longer than ``timeout`` seconds.
+
+        Returns False when the time was over, True when it returned for something else. Selectors count in
+        milliseconds, so the last part of one is slept: the end of a wait is met to within the kernel's
+        own overshoot.
+        """
+        until = time.monotonic() + timeout
+        while True:
+            remaining = until - time.monotonic()
+            whole = max(0.0, remaining // _MILLISECOND * _MILLISECOND - _MILLISECOND / 2)
+            if self._select(whole):
+                return True
+            remaining = until - time.monotonic()
+            if remaining < _MILLISECOND:
+                time.sleep(max(0.0, remaining))
+                return self._select(0.0)
+
+    def _select(self, timeout: float) -> bool:
+        """Select once; True when something besides a callback was ready."""
+        ready = False
+        for key, _ in self._selector.select(timeout):
+            if key.data is not None:
+                self._selector.unregister(key.fd)
+                key.data()
+            else:
+                ready = True
+                if key.fd == self._woken:
+                    os.read(self._woken, 4096)
+        return ready
+
+    def close(self) -> None:
+        """Give the descriptors back. May be called twice."""
+        if self._woken >= 0:
+            self._selector.close()
+            os.close(self._woken)
+            os.close(self._waker)
+            self._woken = self._waker = -1
+
+    def __del__(self) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""What all servers do with timers and workers: the core joined to the platform."""

@@ -1,0 +1,159 @@
+"""The watch over workers that both servers of the timer contract keep."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from unhang._core.clock import Clock, SystemClock, WallTime
+from unhang._core.deadlines import DeadlineTable
+from unhang._core.oversleep import Oversleep
+from unhang._core.requests import MalformedRequestError, check_request
+from unhang._core.retries import pause_after
+from unhang._core.tally import Tally
+from unhang._platform.waiter import Waiter
+from unhang._watchdog.workers import DYING, Outcome, Worker, Workers
+
+logger = logging.getLogger(__name__)
+
+# The watchdog looks at least once a second, so that it notices when it overslept.
+BEAT = 1.0
+# How often to look whether a debugger still holds a worker whose timer has expired.
+HELD_PAUSE = 1.0
+
+
+class RequestLike(Protocol):
+    """A request to arm or, with a negative expiration time, to disarm a timer."""
+
+    worker_id: int
+    scope_id: str
+    expiration_time: float
+
+
+Request = TypeVar("Request", bound=RequestLike)
+
+
+class Watch(Generic[Request]):
+    """Deadlines and workers, without a thread or a wait: a server's loop brings both.
+
+    The loop asks `wait_time`, waits, registers what came, calls `looked`, and reaps what `expired` returns.
+    Not thread-safe: it belongs to the loop.
+    """
+
+    def __init__(self, waiter: Waiter | None, on_exit: Callable[[int], None], clock: Clock | None = None) -> None:
+        """Set up a watch over nobody.
+
+        Args:
+            waiter: as for `Workers`.
+            on_exit: as for `Workers`.
+            clock: another clock, for tests.
+        """
+        self._clock = clock or SystemClock()
+        self.wall = WallTime(self._clock)
+        self.timers: DeadlineTable[Request] = DeadlineTable()
+        self.workers = Workers(waiter, on_exit)
+        self.dropped = Tally(lambda kind, detail: logger.warning("Dropping a request: %s: %s", kind, detail))
+        self._oversleep = Oversleep(self._clock.now())
+
+    def register(self, request: Request, deadline: float | None = None) -> None:
+        """Arm or disarm a timer.
+
+        Args:
+            request: what the worker asks for.
+            deadline: monotonic seconds, if the request was converted when it was received.
+        """
+        try:
+            check_request(request.worker_id, request.scope_id, request.expiration_time)
+        except MalformedRequestError as error:
+            self.dropped.add(error.kind, error.detail)
+            return
+        pid, scope = request.worker_id, request.scope_id
+        if request.expiration_time < 0:
+            self.disarm(pid, scope)
+        elif self._admit(pid):
+            if deadline is None:
+                deadline = self.wall.monotonic(request.expiration_time)
+            self.timers.arm(pid, scope, deadline, request)
+
+    def _admit(self, pid: int) -> bool:
+        worker = known = self.workers.get(pid)
+        if worker is None or worker.absent or self._is_another(worker):
+            worker = self.workers.admit(pid)
+            if not (known and known.absent and worker.absent):
+                # Whatever was armed under this pid was armed by a process that is gone.
+                self.timers.disarm_worker(pid)
+        if worker.refusal is not None:
+            self.dropped.add("refused", worker.refusal)
+        return worker.refusal is None and worker.killed_at is None
+
+    def _is_another(self, worker: Worker) -> bool:
+        """Whether a new request under this worker's pid may come from another process."""
+        if worker.killed_at is not None:
+            return worker.exited or self._clock.now() - worker.killed_at > DYING
+        return worker.exited
+
+    def disarm(self, pid: int, scope: str) -> None:
+        """Stop one timer, if there is one."""
+        self.timers.disarm(pid, scope)
+        worker = self.workers.get(pid)
+        if worker is not None and worker.absent and not self.timers.has_worker(pid):
+            self.workers.forget(pid)
+
+    def clear(self, pid: int) -> None:
+        """Stop all timers of a worker."""
+        self.timers.disarm_worker(pid)
+        worker = self.workers.get(pid)
+        if worker is None:
+            return
+        worker.attempts = 0
+        if worker.exited or worker.absent:
+            self.workers.forget(pid)
+
+    def wait_time(self, longest: float) -> float:
+        """Seconds to wait for requests: until the next deadline or beat, but no longer than ``longest``."""
+        now = self._clock.now()
+        next_deadline = self.timers.next_deadline()
+        wait = min(longest, BEAT, math.inf if next_deadline is None else next_deadline - now)
+        wait = max(wait, 0.0)
+        self._oversleep.plan(now + wait)
+        return wait
+
+    def looked(self) -> None:
+        """After each wait and before anyone is judged: give back the time in which nobody looked."""
+        lost = self._oversleep.looked(self._clock.now())
+        if lost:
+            logger.warning("The watchdog overslept: all deadlines are given %.1f s back", lost)
+            self.timers.give_back(lost)
+
+    def is_due(self) -> bool:
+        """Whether a timer has expired."""
+        next_deadline = self.timers.next_deadline()
+        return next_deadline is not None and next_deadline <= self._clock.now()
+
+    def expired(self, wall: float) -> dict[int, list[Request]]:
+        """The requests that have expired when the wall clock shows ``wall``, by worker."""
+        return self.timers.expired(self.wall.monotonic(wall))  # type: ignore[return-value]
+
+    def kill(self, pid: int, number: int) -> bool:
+        """Send a signal to the worker; True when it was sent, or when there is nobody to send it to."""
+        outcome = self.workers.kill(pid, number, self._clock.now())
+        if outcome is Outcome.GONE:
+            logger.info("Process with pid=%s does not exist. Skipping", pid)
+        return outcome in (Outcome.SIGNALLED, Outcome.GONE)
+
+    def retry_later(self, pid: int) -> None:
+        """The worker could not be reaped: look again after a pause that grows, or give up."""
+        worker = self.workers.get(pid) or self.workers.admit(pid)
+        if worker.held:
+            logger.warning("Worker pid=%s has expired, and is spared while a debugger holds it", pid)
+            pause: float | None = HELD_PAUSE
+        else:
+            worker.attempts += 1
+            pause = pause_after(worker.attempts)
+        if pause is None:
+            logger.error("Giving up on worker pid=%s, which could not be reaped in %s attempts", pid, worker.attempts)
+            self.clear(pid)
+        else:
+            self.timers.postpone(pid, self._clock.now() + pause)

@@ -1,0 +1,423 @@
+"""Timers over a named pipe: for workers of the same user on the same host, in any language.
+
+Names, signatures and observable behaviour are those of
+``torch.distributed.elastic.timer.file_based_local_timer`` in torch 2.13; so is what goes through the
+pipe (wire format version 1, see `unhang._core.requests`), so either side may be torch's.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import math
+import os
+import select
+import signal as signals
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from unhang._core.lines import LineSplitter
+from unhang._core.requests import VERSION, MalformedRequestError, parse_line
+from unhang._platform.fifo import Fifo, FifoReader, FifoWriter
+from unhang._platform.loop_thread import ERROR_PAUSE, LoopThread
+from unhang._platform.waiter import Waiter
+from unhang.api import TimerClient, TimerRequest
+from unhang.debug_info_logging import log_debug_info_for_expired_timers
+from unhang.errors import NoTimerServerError, PipeFullError, RequestTooLargeError
+
+if TYPE_CHECKING:
+    from unhang._core.deadlines import DeadlineTable
+
+__all__ = ["FileTimerClient", "FileTimerRequest", "FileTimerServer"]
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Seconds that a client waits for a full pipe. It holds some thousands of requests: the server is not looking.
+_PATIENCE = 5.0
+# Requests that come within a millisecond cost the server one wake-up, not one each.
+_NAP = 0.001
+# A turn of the loop ends so many seconds behind the first request, or at so many requests.
+_BATCH_TIME = 0.02
+_BATCH = 10_000
+_SIGKILL: int = getattr(signals, "SIGKILL", getattr(signals, "CTRL_C_EVENT", 0))
+_PIPE_BUF: int = getattr(select, "PIPE_BUF", 512)
+
+
+def _retry(max_retries: int, sleep_time: float) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Call a function until it does not raise, ``max_retries`` times at most, ``sleep_time`` seconds apart."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def retrying(*args: P.args, **kwargs: P.kwargs) -> R:
+            for _ in range(max_retries - 1):
+                try:
+                    return function(*args, **kwargs)
+                except Exception:
+                    logger.debug("Error running %s. Retrying...", function.__name__, exc_info=True)
+                    time.sleep(sleep_time)
+            return function(*args, **kwargs)
+
+        return retrying
+
+    return decorate
+
+
+class FileTimerRequest(TimerRequest):
+    """A `TimerRequest` of a process.
+
+    Attributes:
+        version: of the wire format.
+        signal: what to send when the timer expires; zero or a negative number tells, and sends nothing.
+    """
+
+    __slots__ = ("signal", "version")
+
+    def __init__(self, worker_pid: int, scope_id: str, expiration_time: float, signal: int = 0) -> None:
+        super().__init__(worker_id=worker_pid, scope_id=scope_id, expiration_time=expiration_time)
+        self.version = VERSION
+        self.signal = signal
+
+    @property
+    def worker_pid(self) -> int:
+        """The pid of the worker; negative for a process group."""
+        return int(self.worker_id)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, FileTimerRequest):
+            return super().__eq__(other) and (self.version, self.signal) == (other.version, other.signal)
+        return False
+
+    __hash__ = None  # it is mutable
+
+    def to_json(self) -> str:
+        """The request as it goes through the pipe, without the newline."""
+        return json.dumps(
+            {
+                "version": self.version,
+                "pid": self.worker_pid,
+                "scope_id": self.scope_id,
+                "expiration_time": self.expiration_time,
+                "signal": self.signal,
+            }
+        )
+
+
+class FileTimerClient(TimerClient):
+    """The client of `FileTimerServer`; the worker is known by its pid.
+
+    Args:
+        file_path: the named pipe that the server has made.
+        signal: what the server sends to this process when a timer expires; zero or a negative number: it
+            only tells.
+
+    Thread-safe, and good after a fork. It never waits for longer than 5 s for a pipe that is full,
+    and 1 s for a server that is not there.
+    """
+
+    def __init__(self, file_path: str, signal: int = _SIGKILL) -> None:
+        super().__init__()
+        self._file_path = file_path
+        self.signal = signal
+        self._server_lost = False
+        self._undelivered: list[FileTimerRequest] = []
+
+    @_retry(max_retries=10, sleep_time=0.1)
+    def _open_non_blocking(self) -> FifoWriter:
+        return FifoWriter(self._file_path, _PATIENCE)
+
+    def _send_request(self, request: FileTimerRequest) -> None:
+        message = request.to_json() + "\n"
+        if len(message) > _PIPE_BUF:
+            raise RequestTooLargeError(request.scope_id, len(message), _PIPE_BUF)
+        try:
+            pipe = self._open_non_blocking()
+        except Exception as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise NoTimerServerError(self._file_path, reason) from error
+        with pipe:
+            pipe.write(message)
+
+    def acquire(self, scope_id: str, expiration_time: float) -> None:
+        """See `TimerClient.acquire`.
+
+        Raises:
+            NoTimerServerError: (a BrokenPipeError) nobody reads the pipe.
+            PipeFullError: (a BlockingIOError) the server does not read what is in it.
+            RequestTooLargeError: (a RuntimeError) the scope is too long.
+        """
+        self._deliver()
+        self._send_request(FileTimerRequest(os.getpid(), scope_id, expiration_time, self.signal))
+        self._server_lost = False
+
+    def release(self, scope_id: str) -> None:
+        """See `TimerClient.release`. Does not raise because of a server that is gone or stuck: that is logged.
+
+        What a stuck server did not take is sent again with the next request. A server that is gone has taken
+        its timers with it.
+        """
+        if self._server_lost:
+            return
+        request = FileTimerRequest(os.getpid(), scope_id, -1, 0)
+        try:
+            self._deliver()
+            self._send_request(request)
+        except NoTimerServerError as error:
+            self._server_lost = True
+            logger.warning("Could not disarm the timer [%s]: %s", scope_id, error)
+        except PipeFullError as error:
+            self._undelivered.append(request)
+            logger.warning("Could not disarm the timer [%s] yet: %s", scope_id, error)
+
+    def _deliver(self) -> None:
+        """Send what a full pipe did not take."""
+        while self._undelivered:
+            if self._undelivered[0].worker_pid == os.getpid():
+                self._send_request(self._undelivered[0])
+            self._undelivered.pop(0)
+
+
+class FileTimerServer(LoopThread):
+    """The server of `FileTimerClient`: sends a worker the signal that it chose when one of its timers expires.
+
+    Args:
+        file_path: where to make the named pipe, mode 0600. A named pipe of this user's that stands there
+            is replaced.
+        run_id: names the run in the log.
+        max_interval: seconds for which one turn of the loop waits at most; a worker is signalled at its
+            deadline whatever this is.
+        daemon: whether the thread lets the process end without it.
+        log_event: called with ``"watchdog started"``, ``"timer expired"``, ``"kill worker process"`` or
+            ``"watchdog stopped"``, and the request that it is about, or None; what it raises is logged.
+
+    Raises:
+        NotOurPipeError: (a FileExistsError) something else stands at ``file_path``. It is left alone.
+
+    It never signals itself, its ancestors, its process group, or a process of another user, whatever a
+    request says, nor whoever has the pid of a worker that is gone, and spares a worker while a debugger holds
+    it. What it cannot signal it tries again with growing pauses. It survives its kills.
+    """
+
+    def __init__(
+        self,
+        file_path: str,
+        run_id: str,
+        max_interval: float = 10,
+        daemon: bool = True,
+        log_event: Callable[[str, FileTimerRequest | None], None] | None = None,
+    ) -> None:
+        super().__init__(max_interval, daemon)
+        self._file_path = file_path
+        self._run_id = run_id
+        self._log_event = log_event
+        self._is_client_started = False
+        self._request_count = 0
+        self._run_once = False
+        self._last_progress_time = int(time.time())
+        self._waiter = Waiter()
+        self._reader: FifoReader | None = None
+        self._fifo: Fifo | None = None
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make the pipe, and forget the timers of an earlier start: they were not released while it was gone."""
+        from unhang._watchdog.watch import Watch
+
+        self._fifo = Fifo(self._file_path)
+        self._lines = LineSplitter(_PIPE_BUF)
+        self._exited: set[int] = set()
+        self._watch: Watch[FileTimerRequest] = Watch(self._waiter, self._exited.add)
+
+    @property
+    def _timers(self) -> DeadlineTable[FileTimerRequest]:
+        return self._watch.timers
+
+    @property
+    def dropped_requests(self) -> Mapping[str, int]:
+        """How many lines and requests were dropped, by kind."""
+        return self._watch.dropped.counts
+
+    def start(self) -> None:
+        """Open the pipe and start the watchdog thread; does nothing if it runs. May follow `stop`."""
+        if self._is_running():
+            logger.info("%s is running already", type(self).__name__)
+            return
+        self._run_once = False
+        self._open()
+        self._start_thread(file_path=self._file_path)
+        self._tell("watchdog started", None)
+
+    def stop(self) -> None:
+        """Stop the watchdog thread, wait for it, and remove the pipe. May be called twice."""
+        self._stop_signaled = True
+        self._waiter.wake()
+        self._join_thread()
+        self._close()
+        self._tell("watchdog stopped", None)
+
+    def run_once(self) -> None:
+        """Let the thread handle what is in the pipe, and stop it. Then as `stop`."""
+        self._run_once = True
+        self._waiter.wake()
+        self._join_thread(timeout=60.0)
+        self._close()
+
+    def _open(self) -> FifoReader:
+        if self._fifo is None:
+            self._prepare()
+        if self._reader is None:
+            assert self._fifo is not None  # noqa: S101 - for the type checker
+            self._reader = self._fifo.open(self._waiter)
+        return self._reader
+
+    def _close(self) -> None:
+        reader, self._reader = self._reader, None
+        fifo, self._fifo = self._fifo, None
+        if reader is not None:
+            reader.close()
+        if fifo is not None:
+            fifo.remove()
+
+    def _tell(self, event: str, request: FileTimerRequest | None) -> None:
+        if self._log_event is None:
+            return
+        try:
+            self._log_event(event, request)
+        except Exception:
+            logger.exception("Error in log_event(%r)", event)
+
+    @staticmethod
+    def is_process_running(pid: int) -> bool:
+        """Whether there is a process (or, if negative, a process group) that we may signal; a zombie is none."""
+        from unhang._platform.process import facts
+
+        try:
+            os.kill(pid, 0)
+        except (OSError, OverflowError):
+            return False
+        seen = facts(pid)
+        return seen is None or not seen.exited
+
+    def get_last_progress_time(self) -> int:
+        """When the loop last turned, in whole seconds since the epoch; now, as long as it was not started."""
+        return self._last_progress_time if self._is_client_started else int(time.time())
+
+    def _watchdog_loop(self) -> None:
+        reader = self._open()
+        self._is_client_started = True
+        while not self._stop_signaled:
+            run_once = self._run_once
+            try:
+                self._run_watchdog(reader)
+                self._last_progress_time = int(time.time())
+            except Exception:
+                logger.exception("Error running watchdog")
+                time.sleep(ERROR_PAUSE)
+            if run_once:
+                break
+
+    def _run_watchdog(self, fd: FifoReader) -> None:
+        """One turn of the loop."""
+        self.register_timers(self._get_requests(fd, self._watch.wait_time(self._max_interval)))
+        self._watch.looked()
+        if self._watch.is_due():
+            self.register_timers(self._read_requests(fd))
+        expired = self.get_expired_timers(self._watch.wall.read())
+        log_debug_info_for_expired_timers(
+            self._run_id, {pid: [timer.to_json() for timer in timers] for pid, timers in expired.items()}
+        )
+        self.clear_timers({pid for pid, timers in expired.items() if self._reap_expired(pid, timers)})
+
+    def _reap_expired(self, pid: int, timers: list[FileTimerRequest]) -> bool:
+        """Signal a worker whose timers have expired; False when its timers are not to be cleared."""
+        logger.info("Reaping worker_pid=[%s]. Expired timers: %s", pid, self._get_scopes(timers))
+        timers.sort(key=lambda timer: timer.expiration_time)
+        # The first that has a signal decides.
+        fatal = next((index for index, timer in enumerate(timers) if timer.signal > 0), len(timers))
+        for timer in timers[: fatal + 1]:
+            self._tell("timer expired", timer)
+        if fatal == len(timers):
+            logger.info("No signal specified with worker=[%s]. Do not reap it.", pid)
+            for timer in timers:
+                self._watch.disarm(pid, timer.scope_id)
+            return False
+        if not self._reap_worker_no_throw(pid, timers[fatal].signal):
+            logger.error("Error reaping worker=[%s]. Will retry.", pid)
+            self._watch.retry_later(pid)
+            return False
+        logger.info("Successfully reaped worker=[%s] with signal=%s", pid, timers[fatal].signal)
+        self._tell("kill worker process", timers[fatal])
+        return True
+
+    def _reap_worker_no_throw(self, worker_pid: int, signal: int) -> bool:
+        try:
+            return self._reap_worker(worker_pid, signal)
+        except Exception:
+            logger.exception("Error in _reap_worker() of worker_pid=[%s]", worker_pid)
+            return False
+
+    def _reap_worker(self, worker_pid: int, signal: int) -> bool:
+        return self._watch.kill(worker_pid, signal)
+
+    def _get_scopes(self, timer_requests: list[FileTimerRequest]) -> list[str]:
+        return [request.scope_id for request in timer_requests]
+
+    def _get_requests(self, fd: FifoReader, max_interval: float) -> list[FileTimerRequest]:
+        """The requests of one turn: waits for them, until one of them or ``max_interval`` expires."""
+        until = time.monotonic() + max_interval
+        requests: list[FileTimerRequest] = []
+        while True:
+            new = self._read_requests(fd)
+            requests += new
+            now = time.monotonic()
+            if new:
+                until = min(until, now + _BATCH_TIME, *(request._deadline for request in new))
+            remaining = until - now
+            stopping = self._stop_signaled or (self._run_once and not new)
+            if remaining <= 0 or stopping or len(requests) >= _BATCH:
+                return requests
+            if fd.wait(remaining) and remaining > 2 * _NAP:
+                time.sleep(_NAP)
+
+    def _read_requests(self, fd: FifoReader) -> list[FileTimerRequest]:
+        """What the pipe holds now; each line that is no request is dropped alone."""
+        requests = []
+        too_long = self._lines.too_long
+        for line in self._lines.feed(fd.read()):
+            try:
+                fields = parse_line(line)
+            except MalformedRequestError as error:
+                self._watch.dropped.add(error.kind, error.detail)
+                continue
+            request = FileTimerRequest(*fields)
+            disarms = request.expiration_time < 0
+            # Now, not at the end of the turn: the wall clock may step in between.
+            request._deadline = math.inf if disarms else self._watch.wall.monotonic(request.expiration_time)
+            requests.append(request)
+        if self._lines.too_long > too_long:
+            self._watch.dropped.add("too long", f"over {_PIPE_BUF} bytes", self._lines.too_long - too_long)
+        return requests
+
+    def register_timers(self, timer_requests: list[FileTimerRequest]) -> None:
+        """Arm and disarm what the requests ask for, in their order."""
+        for request in timer_requests:
+            self._request_count += 1
+            self._watch.register(request, getattr(request, "_deadline", None))
+            worker = self._watch.workers.get(request.worker_id)
+            if worker is not None and worker.absent:
+                self._exited.add(request.worker_id)
+
+    def clear_timers(self, worker_pids: set[int]) -> None:
+        """Disarm all timers of these workers, and of those that do not run any more."""
+        gone = {pid for pid in self._exited if not self.is_process_running(pid)}
+        self._exited -= gone
+        for pid in gone | worker_pids:
+            self._watch.clear(pid)
+
+    def get_expired_timers(self, deadline: float) -> dict[int, list[FileTimerRequest]]:
+        """The timers with an ``expiration_time`` of ``deadline`` (wall clock) or earlier, by worker."""
+        return self._watch.expired(deadline)

@@ -1,0 +1,324 @@
+"""Timers over a ``multiprocessing.Queue``: for workers that are children of the server's process.
+
+Names, signatures and observable behaviour are those of ``torch.distributed.elastic.timer.local_timer`` in
+torch 2.13.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import math
+import os
+import pickle
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from queue import Empty
+from typing import TYPE_CHECKING, Any
+
+from unhang._core.frames import FrameSplitter
+from unhang._core.tally import Tally
+from unhang._platform.queue_pipe import QueueReader, QueueWriter, UnsupportedQueueError
+from unhang._platform.waiter import Waiter
+from unhang.api import RequestQueue, TimerClient, TimerRequest, TimerServer
+
+if TYPE_CHECKING:
+    from unhang._core.deadlines import DeadlineTable
+
+__all__ = ["LocalTimerClient", "LocalTimerServer", "MultiprocessingRequestQueue"]
+
+logger = logging.getLogger(__name__)
+
+# Seconds a client waits for a full pipe before it leaves the waiting to the queue's own thread.
+_PATIENCE = 1.0
+# Requests that come within a millisecond cost the server one wake-up, not one each.
+_NAP = 0.001
+# The rest of a request that does not come within a second will not come.
+_STALL = 1.0
+# A writer holds the queue's lock for microseconds; see QueueReader.lock_is_stuck.
+_LOCK_PATIENCE = 0.1
+# What a stuck lock held back is on its way for so long after it was unlocked.
+_UNLOCKED = 0.05
+# A killed process that still runs on some processor stops within this time.
+_LAST_BREATH = 0.005
+
+_TORCH_NAME = ("torch.distributed.elastic.timer.api", "TimerRequest")
+
+
+class LocalTimerClient(TimerClient):
+    """The client of `LocalTimerServer`, for a worker on the same host; the worker is known by its pid.
+
+    A request is in the queue's pipe when `acquire` or `release` returns: no thread has to run for it, so a
+    worker that never gives up the GIL again is still reaped. Where that cannot be had (another kind of queue,
+    a bounded one, a pipe that stays full for a second, a request over ``PIPE_BUF`` bytes), the client
+    says so once and uses ``mp_queue.put()`` from then on, as torch's client does.
+
+    Thread-safe, and good after a fork. Can be pickled where the queue can: as an argument of a new process.
+    """
+
+    def __init__(self, mp_queue: Any) -> None:
+        super().__init__()
+        self._mp_queue = mp_queue
+        self._writer: QueueWriter | None = None
+        try:
+            self._writer = QueueWriter(mp_queue)
+        except UnsupportedQueueError as error:
+            self._fall_back(str(error))
+
+    def acquire(self, scope_id: str, expiration_time: float) -> None:
+        """See `TimerClient.acquire`."""
+        self._send(TimerRequest(os.getpid(), scope_id, expiration_time))
+
+    def release(self, scope_id: str) -> None:
+        """See `TimerClient.release`."""
+        self._send(TimerRequest(os.getpid(), scope_id, -1))
+
+    def _send(self, request: TimerRequest) -> None:
+        writer = self._writer
+        if writer is not None:
+            try:
+                if writer.send(pickle.dumps(request), _PATIENCE):
+                    return
+                self._fall_back("its pipe is full, or the request is too large")
+            except OSError as error:
+                self._fall_back(str(error))
+            # A process that ends does not have to wait until its timers are told.
+            self._mp_queue.cancel_join_thread()
+        self._mp_queue.put(request)
+
+    def _fall_back(self, reason: str) -> None:
+        """From now on, for good: two ways at once could let a release overtake its acquire."""
+        self._writer = None
+        logger.warning(
+            "Timers are sent with put() from now on, so this worker is protected only while its other threads "
+            "can run: %s",
+            reason,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"mp_queue": self._mp_queue}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        LocalTimerClient.__init__(self, **state)
+
+
+class _RequestUnpickler(pickle.Unpickler):
+    """Loads timer requests and plain values, nothing else: a pickle can name any function to call."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == _TORCH_NAME:
+            return TimerRequest
+        found = getattr(sys.modules.get(module), name, None)
+        if isinstance(found, type) and issubclass(found, TimerRequest):
+            return found
+        raise pickle.UnpicklingError(f"{module}.{name} is not a TimerRequest")
+
+
+class MultiprocessingRequestQueue(RequestQueue):
+    """A `RequestQueue` over a ``multiprocessing.Queue``, of which it must be the only reader.
+
+    A message that is no `TimerRequest` is dropped alone, counted in `dropped`, and told once per kind.
+
+    Args:
+        mp_queue: the queue.
+        until_due: whether `get` returns what it has as soon as one of it has expired.
+    """
+
+    def __init__(self, mp_queue: Any, *, until_due: bool = False) -> None:
+        super().__init__()
+        self._mp_queue = mp_queue
+        self._until_due = until_due
+        self._dropped = Tally(lambda kind, detail: logger.warning("Dropping a message: %s: %s", kind, detail))
+        self._pending: deque[TimerRequest] = deque()
+        self._earliest = math.inf
+        self._phantoms = 0
+        self._interrupted = False
+        self._frames = FrameSplitter()
+        self._fed = 0.0
+        self.waiter = Waiter()
+        self._pipe: QueueReader | None = None
+        try:
+            self._pipe = QueueReader(mp_queue)
+            self.waiter.watch(self._pipe.fd)
+        except UnsupportedQueueError as error:
+            logger.warning("Requests are taken with get(): %s", error)
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """How many messages were dropped, by kind."""
+        return self._dropped.counts
+
+    def size(self) -> int:
+        """How many requests are waiting, those included that are on their way into the queue's pipe."""
+        if self._pipe is None:
+            return int(self._mp_queue.qsize())
+        backlog = self._pipe.backlog()
+        self._phantoms = min(self._phantoms, backlog)
+        return len(self._pending) + backlog - self._phantoms
+
+    def get(self, size: int, timeout: float) -> list[TimerRequest]:
+        """Up to ``size`` requests; waits for them, ``timeout`` seconds at most, or until `interrupt`."""
+        if self._pipe is None:
+            return self._get_from_queue(size, timeout)
+        until = time.monotonic() + timeout
+        self._pump(self._pipe)
+        while len(self._pending) < size and not self._interrupted:
+            remaining = min(until, self._earliest) - time.monotonic()
+            if remaining <= 0:
+                break
+            if self.waiter.wait(remaining) and remaining > 2 * _NAP:
+                time.sleep(_NAP)
+            self._pump(self._pipe)
+        if len(self._pending) < size and timeout > 0 and time.monotonic() >= until:
+            # Counted in by writers that were killed before they wrote.
+            self._phantoms = self._pipe.backlog()
+        self._interrupted = False
+        return self._take(size)
+
+    def interrupt(self) -> None:
+        """Make a `get` that waits, or else the next one, return at once. May be called from any thread."""
+        self._interrupted = True
+        self.waiter.wake()
+
+    def settle(self) -> list[TimerRequest]:
+        """All that was put before now, also what a stuck lock of the queue's writers held back."""
+        if self._pipe is None:
+            return self._get_from_queue(self.size(), 0.0)
+        if self._pipe.lock_is_stuck(_LOCK_PATIENCE):
+            logger.warning("The queue's lock was left locked by a worker; unlocked it for the others")
+            time.sleep(_UNLOCKED)
+        self._pump(self._pipe)
+        return self._take(len(self._pending))
+
+    def writers_held(self) -> contextlib.AbstractContextManager[None]:
+        """Nobody who dies within this context leaves the queue locked."""
+        return contextlib.nullcontext() if self._pipe is None else self._pipe.writers_held(_LOCK_PATIENCE)
+
+    def _take(self, size: int) -> list[TimerRequest]:
+        taken = [self._pending.popleft() for _ in range(min(size, len(self._pending)))]
+        if self._until_due:
+            self._earliest = min((request._deadline for request in self._pending), default=math.inf)
+        return taken
+
+    def _pump(self, pipe: QueueReader) -> None:
+        """Move what the pipe holds to the pending requests."""
+        now = time.monotonic()
+        data = pipe.read()
+        payloads = self._frames.feed(data)
+        if data or not self._frames.unfinished:
+            self._fed = now
+        elif now - self._fed > _STALL:
+            self._dropped.add("half a message", "its writer did not finish it")
+            payloads += self._frames.resume()
+        pipe.took(len(payloads))
+        for payload in payloads:
+            self._decode(payload)
+
+    def _decode(self, payload: bytes) -> None:
+        try:
+            self._accept(_RequestUnpickler(io.BytesIO(payload)).load())
+        except Exception as error:  # noqa: BLE001 - a damaged pickle may raise anything
+            self._dropped.add(f"not a request ({type(error).__name__})", str(error)[:100])
+
+    def _accept(self, request: Any) -> None:
+        if not isinstance(request, TimerRequest):
+            raise TypeError(f"a {type(request).__name__} is not a TimerRequest")
+        disarms = request.expiration_time < 0
+        # Now, not when somebody gets it: the wall clock may step in between.
+        received = request.expiration_time - time.time() + time.monotonic()
+        request._deadline = math.inf if disarms else received
+        if self._until_due:
+            self._earliest = min(self._earliest, request._deadline)
+        self._pending.append(request)
+
+    def _get_from_queue(self, size: int, timeout: float) -> list[TimerRequest]:
+        until = time.monotonic() + timeout
+        requests: list[TimerRequest] = []
+        while len(requests) < size:
+            try:
+                requests.append(self._mp_queue.get(block=True, timeout=max(0.0, until - time.monotonic())))
+            except Empty:
+                break
+            except Exception as error:  # noqa: BLE001 - a damaged pickle may raise anything
+                self._dropped.add(f"not a request ({type(error).__name__})", str(error)[:100])
+        return requests
+
+
+class LocalTimerServer(TimerServer):
+    """The server of `LocalTimerClient`: kills a worker, with SIGKILL, when one of its timers expires.
+
+    Args:
+        mp_queue: the ``multiprocessing.Queue`` that the workers' clients have.
+        max_interval: seconds for which one turn of the loop waits at most; a worker is killed at its deadline
+            whatever this is.
+        daemon: whether the thread lets the process end without it.
+
+    It never kills itself, its ancestors, its process group, or a process of another user, nor whoever has the
+    pid of a worker that is gone, and spares a worker while a debugger holds it. What it cannot kill it
+    tries again with growing pauses. It survives its kills.
+    """
+
+    def __init__(self, mp_queue: Any, max_interval: float = 60, daemon: bool = True) -> None:
+        from unhang._watchdog.watch import Watch
+
+        queue = MultiprocessingRequestQueue(mp_queue, until_due=True)
+        super().__init__(queue, max_interval, daemon)
+        self._watch: Watch[TimerRequest] = Watch(queue.waiter, self._worker_exited)
+
+    @property
+    def _timers(self) -> DeadlineTable[TimerRequest]:
+        return self._watch.timers
+
+    @property
+    def dropped_requests(self) -> Mapping[str, int]:
+        """How many messages and requests were dropped, by kind."""
+        received = getattr(self._request_queue, "dropped", {})
+        return {**received, **self._watch.dropped.counts}
+
+    def register_timers(self, timer_requests: list[TimerRequest]) -> None:
+        """See `TimerServer.register_timers`."""
+        for request in timer_requests:
+            self._watch.register(request, getattr(request, "_deadline", None))
+
+    def clear_timers(self, worker_ids: set[int]) -> None:
+        """See `TimerServer.clear_timers`."""
+        for pid in worker_ids:
+            self._watch.clear(pid)
+
+    def get_expired_timers(self, deadline: float) -> dict[Any, list[TimerRequest]]:
+        """See `TimerServer.get_expired_timers`. ``deadline`` is in seconds of the wall clock."""
+        return self._watch.expired(deadline)
+
+    def _reap_worker(self, worker_id: int) -> bool:
+        return self._watch.kill(worker_id, signal.SIGKILL)
+
+    def _worker_exited(self, pid: int) -> None:
+        self._watch.clear(pid)
+
+    def _wait_time(self) -> float:
+        return self._watch.wait_time(self._max_interval)
+
+    def _now(self) -> float:
+        return self._watch.wall.read()
+
+    def _recheck(self) -> None:
+        self._watch.looked()
+        queue = self._request_queue
+        if self._watch.is_due() and isinstance(queue, MultiprocessingRequestQueue):
+            self.register_timers(queue.settle())
+
+    def _reap_expired(self, expired: dict[Any, list[TimerRequest]]) -> set[Any]:
+        queue = self._request_queue
+        if not expired or not isinstance(queue, MultiprocessingRequestQueue):
+            return super()._reap_expired(expired)
+        with queue.writers_held():
+            reaped = super()._reap_expired(expired)
+            self._watch.workers.await_exits(reaped, _LAST_BREATH)
+        return reaped
+
+    def _retry_later(self, worker_id: Any) -> None:
+        self._watch.retry_later(worker_id)
