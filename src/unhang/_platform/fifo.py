@@ -29,12 +29,16 @@ class Fifo:
             NotOurPipeError: something else stands at the path; it is left alone.
         """
         self.path = path
+        self._pin = -1
         self._clear()
         try:
             os.mkfifo(path, 0o600)
         except FileExistsError:
             raise NotOurPipeError(path, "something that appeared just now") from None
-        self._inode = self._identity(os.lstat(path))
+        # The number of an inode is given to another file once this one is gone: a descriptor keeps it ours.
+        if hasattr(os, "O_PATH"):
+            self._pin = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._inode = _identity(os.lstat(path))
         self._owner = os.getpid()
 
     def _clear(self) -> None:
@@ -48,20 +52,26 @@ class Fifo:
             raise NotOurPipeError(self.path, f"a named pipe of another user (uid {there.st_uid})")
         os.unlink(self.path)
 
-    @staticmethod
-    def _identity(there: os.stat_result) -> tuple[int, int]:
-        return there.st_dev, there.st_ino
-
     def exists(self) -> bool:
         """Whether the pipe that we made still stands at its path."""
         with contextlib.suppress(OSError):
-            return self._identity(os.lstat(self.path)) == self._inode
+            return _identity(os.lstat(self.path)) == self._inode
         return False
 
     def remove(self) -> None:
         """Remove the pipe if it is the one that we made, and we are not a forked child of its maker."""
         if os.getpid() == self._owner and self.exists():
             os.unlink(self.path)
+        self.close()
+
+    def close(self) -> None:
+        """Give the descriptor back; the pipe stays. May be called twice."""
+        pin, self._pin = self._pin, -1
+        if pin >= 0:
+            os.close(pin)
+
+    def __del__(self) -> None:
+        self.close()
 
     def open(self, waiter: Waiter) -> FifoReader:
         """Open the pipe for reading, and add it to what is waited for; does not wait for a writer.
@@ -72,14 +82,17 @@ class Fifo:
         return FifoReader(self.path, self._inode, waiter)
 
 
+def _identity(there: os.stat_result) -> tuple[int, int]:
+    return there.st_dev, there.st_ino
+
+
 class FifoReader:
     """The reading end of a named pipe, and the wait on it. It belongs to the server's loop."""
 
     def __init__(self, path: str, inode: tuple[int, int], waiter: Waiter) -> None:
         flags = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
         self._fd = os.open(path, os.O_RDONLY | flags)
-        there = os.fstat(self._fd)
-        if (there.st_dev, there.st_ino) != inode:
+        if _identity(os.fstat(self._fd)) != inode:
             os.close(self._fd)
             raise NotOurPipeError(path, "not the pipe that was made there")
         # With a writer of our own the pipe never reports its end, which would make every wait return.

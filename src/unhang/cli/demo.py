@@ -1,0 +1,95 @@
+"""``unhang demo``: the main job, on real processes."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from unhang.cli.demo_run import TOLERATED_MS, Worker, servers, start, watch
+
+_WAYS = {"queue": ["queue"], "fifo": ["fifo"], "both": ["queue", "fifo"]}
+
+
+@click.command()
+@click.option(
+    "--via",
+    type=click.Choice(list(_WAYS)),
+    default="both",
+    show_default=True,
+    help="How workers reach their server: a multiprocessing queue, a named pipe, or eight workers over each.",
+)
+@click.option(
+    "--after",
+    type=click.FloatRange(min=0.1, max=60),
+    default=1.0,
+    show_default=True,
+    help="Seconds that a block may take.",
+)
+def demo(via: str, after: float) -> None:
+    """Watch eight workers finish or hang, and see the hung ones killed on time.
+
+    Three finish. Five hang: asleep, in a Python loop, in a lock, in C code that keeps the GIL, in a blocking
+    read. The exit status is 0 when each finished, or was killed at its deadline, as it should.
+    """
+    console = Console()
+    with servers(_WAYS[via]) as clients:
+        workers = start(clients, after)
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+
+            def show() -> None:
+                if console.is_terminal:
+                    live.update(_view(workers, after), refresh=True)
+
+            watch(workers, after, show)
+    console.print(_results(workers))
+    sys.exit(0 if all(worker.as_it_should for worker in workers) else 1)
+
+
+def _view(workers: list[Worker], after: float) -> Group:
+    """What the workers do at the moment."""
+    now = time.monotonic()
+    table = Table("via", "worker", "time in block", "", box=None, pad_edge=False)
+    for worker in workers:
+        spent = 0.0 if worker.deadline is None else (worker.ended or now) - worker.deadline + after
+        bar = ProgressBar(total=after, completed=min(spent, after), width=24)
+        table.add_row(worker.via, worker.behaviour.name, bar, _state(worker))
+    running = sum(worker.ended is None for worker in workers)
+    return Group(table, Text(f"{running} of {len(workers)} workers running; a block may take {after:g} s"))
+
+
+def _state(worker: Worker) -> Text:
+    if worker.ended is None:
+        return Text("starting" if worker.deadline is None else "in its block", style="dim")
+    return Text("killed", style="red") if worker.killed else Text("finished", style="green")
+
+
+def _results(workers: list[Worker]) -> Group:
+    """One line for each worker: what it did, what became of it, how late."""
+    table = Table("", "via", "worker", "", "after its deadline", box=None, pad_edge=False)
+    table.columns[-1].justify = "right"
+    for worker in workers:
+        mark = Text("✓", style="green") if worker.as_it_should else Text("✗", style="red bold")
+        late = f"{worker.late_ms:.1f} ms" if worker.killed and worker.late_ms is not None else ""
+        table.add_row(mark, worker.via, worker.behaviour.name, _fate(worker), late)
+    wrong = sum(not worker.as_it_should for worker in workers)
+    summary = (
+        Text(f"{wrong} of {len(workers)} workers did not end as they should", style="red")
+        if wrong
+        else Text(f"All {len(workers)} workers ended as they should (kills within {TOLERATED_MS:g} ms)", style="green")
+    )
+    return Group(table, summary)
+
+
+def _fate(worker: Worker) -> str:
+    if worker.killed:
+        return "killed"
+    if worker.gave_up:
+        return "not killed; ended by the demo"
+    return "finished" if worker.process.exitcode == 0 else f"ended with {worker.process.exitcode}"

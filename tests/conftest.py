@@ -1,0 +1,95 @@
+"""Fixtures for all tests."""
+
+import multiprocessing
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import support
+from hypothesis import settings
+
+import unhang
+
+settings.register_profile("unhang", deadline=None, max_examples=200)
+settings.load_profile("unhang")
+
+
+@pytest.fixture
+def spawn():
+    """The multiprocessing context that shares nothing by accident."""
+    return multiprocessing.get_context("spawn")
+
+
+@pytest.fixture
+def start():
+    """Start a function of `workers` in a process of its own; what is left of it is killed at the end."""
+    started = []
+
+    def start_worker(function, *args, **options):
+        worker = support.Worker(function, *args, **options)
+        started.append(worker)
+        return worker
+
+    yield start_worker
+    for worker in reversed(started):
+        worker.end()
+
+
+@pytest.fixture
+def pipe_path(tmp_path):
+    """Where a named pipe may be made."""
+    return str(tmp_path / "timers")
+
+
+@pytest.fixture
+def local_server(spawn):
+    """A LocalTimerServer with a long interval, not started: a test may turn its loop itself."""
+    server = unhang.LocalTimerServer(spawn.Queue(), max_interval=60)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def file_server(pipe_path):
+    """A FileTimerServer with a long interval, not started."""
+    server = unhang.FileTimerServer(pipe_path, "test", max_interval=60)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def no_client():
+    """No test inherits the client that another one configured."""
+    yield
+    unhang.configure(None)
+
+
+@pytest.fixture
+def other_user():
+    """The uid of somebody else, for tests that can become them."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to start a process of another user")
+    return 65534
+
+
+@pytest.fixture
+def stopped():
+    """SIGSTOP a process; it is continued at the end."""
+    pids = []
+
+    def stop(pid):
+        os.kill(pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, pid, os.WSTOPPED)
+        pids.append(pid)
+
+    yield stop
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError:
+            continue

@@ -1,0 +1,76 @@
+"""What tests share: clocks to turn by hand, and workers that say when they have got somewhere."""
+
+import multiprocessing
+import time
+from multiprocessing import connection
+
+# Bounds for real processes are one-sided and generous: a bound that is met says nothing, one that is not does.
+LONG = 30.0
+
+
+class ManualClock:
+    """A clock whose hands are moved by the test."""
+
+    def __init__(self, now=1000.0, wall=1_700_000_000.0):
+        self.monotonic = now
+        self.epoch = wall
+
+    def now(self):
+        return self.monotonic
+
+    def wall(self):
+        return self.epoch
+
+    def advance(self, seconds):
+        self.monotonic += seconds
+        self.epoch += seconds
+
+    def step_wall(self, seconds):
+        self.epoch += seconds
+
+
+class Worker:
+    """A process that runs ``function(*args, say)``; ``say`` is the writing end of a pipe to here."""
+
+    def __init__(self, function, *args, method="spawn"):
+        context = multiprocessing.get_context(method)
+        self._pipe, theirs = context.Pipe(duplex=False)
+        self.process = context.Process(target=function, args=(*args, theirs), daemon=True)
+        self.process.start()
+        self.pid = self.process.pid
+        theirs.close()
+
+    def heard(self):
+        """What the worker says next."""
+        if not self._pipe.poll(LONG):
+            raise TimeoutError("the worker says nothing")
+        return self._pipe.recv()
+
+    def ended(self):
+        """The exit code, once the process has ended; negative for a signal."""
+        if not connection.wait([self.process.sentinel], LONG):
+            raise TimeoutError("the worker does not end")
+        self.process.join()
+        return self.process.exitcode
+
+    def runs(self):
+        """Whether the process still runs."""
+        return not connection.wait([self.process.sentinel], 0)
+
+    def end(self):
+        """Kill what is left, and leave no descriptor. May be called twice."""
+        if not self._pipe.closed:
+            self.process.kill()
+            self.process.join()
+            self.process.close()
+            self._pipe.close()
+
+
+def until(condition, turn=lambda: None):
+    """Turn something until a condition holds; fails when it does not in half a minute."""
+    give_up = time.monotonic() + LONG
+    while not condition():
+        if time.monotonic() > give_up:
+            raise TimeoutError("it does not come true")
+        turn()
+        time.sleep(0.001)

@@ -1,0 +1,275 @@
+"""The watch over workers: real processes, a clock moved by hand."""
+
+import os
+import signal
+
+import pytest
+import workers
+from support import ManualClock, until
+
+from unhang._core import retries
+from unhang._platform.waiter import Waiter
+from unhang._watchdog import watch as watch_module
+from unhang._watchdog.watch import BEAT, Watch
+from unhang._watchdog.workers import DYING
+from unhang.api import TimerRequest
+
+
+class Sight:
+    """A watch, its clock and its waiter."""
+
+    def __init__(self):
+        self.clock = ManualClock()
+        self.waiter = Waiter()
+        self.exits = []
+        self.watch = Watch(self.waiter, self.exits.append, self.clock)
+
+    def arm(self, pid, after=10.0, scope="scope"):
+        self.watch.register(TimerRequest(pid, scope, self.clock.wall() + after))
+
+    def expired(self):
+        return self.watch.expired(self.watch.wall.read())
+
+
+@pytest.fixture
+def sight():
+    return Sight()
+
+
+@pytest.fixture
+def worker(start):
+    worker = start(workers.idle)
+    worker.heard()
+    return worker
+
+
+def test_a_timer_expires_at_its_deadline(sight, worker):
+    """Not before, and from then on."""
+    sight.arm(worker.pid, 10)
+    sight.clock.advance(9.99)
+    assert sight.expired() == {}
+    assert not sight.watch.is_due()
+    sight.clock.advance(0.01)
+    assert list(sight.expired()) == [worker.pid]
+    assert sight.watch.is_due()
+
+
+@pytest.mark.parametrize("step", [3600, -3600])
+def test_a_step_of_the_wall_clock_changes_nothing(sight, worker, step):
+    """Nobody expires early, nobody late."""
+    sight.arm(worker.pid, 10)
+    sight.clock.step_wall(step)
+    sight.clock.advance(9.9)
+    assert sight.expired() == {}
+    sight.clock.advance(0.2)
+    assert list(sight.expired()) == [worker.pid]
+
+
+def test_the_wait_ends_at_the_next_deadline(sight, worker):
+    """It is the time to the next deadline, the longest wait asked for, or a second, whichever is shortest."""
+    assert sight.watch.wait_time(60) == BEAT
+    assert sight.watch.wait_time(0.5) == 0.5
+    sight.arm(worker.pid, 0.25)
+    assert sight.watch.wait_time(60) == pytest.approx(0.25)
+    sight.clock.advance(5)
+    assert sight.watch.wait_time(60) == 0
+
+
+def test_time_in_which_nobody_looked_is_given_back(sight, worker):
+    """A watchdog that was stopped for a minute does not kill whoever was due in that minute."""
+    sight.arm(worker.pid, 10)
+    sight.watch.wait_time(60)
+    sight.clock.advance(60)
+    sight.watch.looked()
+    assert sight.expired() == {}
+    sight.clock.advance(10.1)
+    assert list(sight.expired()) == [worker.pid]
+
+
+def test_a_process_that_is_killed_is_the_one_that_asked(sight, worker):
+    """Its signal arrives, and what it had sent before is ignored from then on."""
+    sight.arm(worker.pid)
+    assert sight.watch.kill(worker.pid, signal.SIGKILL)
+    sight.watch.clear(worker.pid)
+    sight.arm(worker.pid, scope="sent before it was killed")
+    assert len(sight.watch.timers) == 0
+    assert worker.ended() == -signal.SIGKILL
+    sight.waiter.wait(0)
+    assert sight.exits == [worker.pid]
+
+
+def test_a_worker_that_survives_its_signal_is_watched_on(sight, start):
+    """Only SIGKILL is certain: after another signal new timers count."""
+    worker = start(ignore_term)
+    worker.heard()
+    sight.arm(worker.pid)
+    assert sight.watch.kill(worker.pid, signal.SIGTERM)
+    sight.watch.clear(worker.pid)
+    sight.arm(worker.pid)
+    assert len(sight.watch.timers) == 1
+
+
+def ignore_term(say):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    workers.idle(say)
+
+
+def test_nobody_is_killed_for_a_worker_that_is_gone(sight, worker):
+    """A timer of a process that has exited ends with nobody signalled, and counts as reaped."""
+    sight.arm(worker.pid)
+    worker.end()
+    assert sight.watch.kill(worker.pid, signal.SIGKILL)
+
+
+def test_a_pid_that_was_nobodys_stays_nobodys(sight, worker, monkeypatch):
+    """A request for a pid without a process does not kill whoever has the pid at the deadline."""
+    with monkeypatch.context() as context:
+        context.setattr("unhang._watchdog.workers.ProcessHandle.open", lambda _pid: None)
+        sight.arm(worker.pid)
+        sight.arm(worker.pid, scope="another")
+    assert len(sight.watch.timers) == 2
+    assert sight.watch.kill(worker.pid, signal.SIGKILL)
+    assert worker.runs()
+
+
+def test_a_new_process_does_not_inherit_the_timers_of_its_pid(sight, worker, monkeypatch):
+    """What was armed under the pid by somebody else goes when the new owner sends its first request."""
+    with monkeypatch.context() as context:
+        context.setattr("unhang._watchdog.workers.ProcessHandle.open", lambda _pid: None)
+        sight.arm(worker.pid, scope="of the old one")
+    sight.arm(worker.pid, scope="of the new one")
+    assert list(sight.watch.timers) == [(worker.pid, "of the new one")]
+
+
+def test_requests_for_nobody_leave_nothing_behind(sight):
+    """Arming and disarming for pids that do not exist does not pile up."""
+    for pid in range(2**22 - 100, 2**22):
+        sight.arm(pid)
+        sight.watch.register(TimerRequest(pid, "scope", -1))
+    assert len(sight.watch.timers) == 0
+    assert sight.watch.workers._workers == {}
+
+
+@pytest.mark.parametrize("pid", [0, 1, -1, "self", "parent", "own group"])
+def test_protected_processes_are_refused(sight, pid):
+    """A request that names one of them is dropped, counted, and a kill sends nothing."""
+    pid = {"self": os.getpid(), "parent": os.getppid(), "own group": -os.getpgid(0)}.get(pid, pid)
+    sight.arm(pid)
+    assert len(sight.watch.timers) == 0
+    assert sight.watch.dropped.counts == {"refused": 1}
+    assert not sight.watch.kill(pid, signal.SIGKILL)
+
+
+def test_another_users_process_is_refused(sight, start, other_user):
+    """Root's server does not kill users' processes."""
+    worker = start(become, other_user)
+    worker.heard()
+    sight.arm(worker.pid)
+    assert sight.watch.dropped.counts == {"refused": 1}
+    assert not sight.watch.kill(worker.pid, signal.SIGKILL)
+    assert worker.runs()
+
+
+def become(user, say):
+    os.setuid(user)
+    workers.idle(say)
+
+
+def test_a_worker_that_changes_its_user_is_refused_when_it_expires(sight, start, other_user):
+    """The rules hold at the kill, not only at the first request."""
+    worker = start(workers.idle)
+    worker.heard()
+    sight.arm(worker.pid)
+    sight.watch.workers.get(worker.pid).handle.facts = lambda: start_as(worker.pid, other_user)
+    assert not sight.watch.kill(worker.pid, signal.SIGKILL)
+    assert worker.runs()
+
+
+def start_as(pid, user):
+    from unhang._core.rules import Facts
+
+    return Facts(pid=pid, group=pid, user=user, start_time=1.0)
+
+
+def test_a_worker_in_a_debugger_is_spared_until_it_is_let_go(sight, worker, monkeypatch):
+    """It is looked at again every second, for as long as it takes."""
+    sight.arm(worker.pid, 10)
+    sight.clock.advance(10)
+    held = sight.watch.workers.get(worker.pid).handle.facts()
+    with monkeypatch.context() as context:
+        context.setattr(
+            "unhang._platform.process.ProcessHandle.facts", lambda _self: held.__class__(**fields(held, tracer=1))
+        )
+        for _ in range(retries.ATTEMPTS * 2):
+            assert list(sight.expired()) == [worker.pid]
+            assert not sight.watch.kill(worker.pid, signal.SIGKILL)
+            sight.watch.retry_later(worker.pid)
+            assert sight.expired() == {}
+            sight.clock.advance(watch_module.HELD_PAUSE)
+    assert sight.watch.kill(worker.pid, signal.SIGKILL)
+    assert worker.ended() == -signal.SIGKILL
+
+
+def fields(facts, **changes):
+    return {name: getattr(facts, name) for name in facts.__slots__} | changes
+
+
+def test_what_cannot_be_reaped_is_tried_again_and_given_up(sight, worker):
+    """With growing pauses, a bounded number of times; then its timers are dropped."""
+    sight.arm(worker.pid, 10)
+    sight.clock.advance(10)
+    tries = 0
+    while len(sight.watch.timers):
+        tries += bool(sight.expired())
+        if sight.expired():
+            sight.watch.retry_later(worker.pid)
+        sight.clock.advance(0.1)
+    assert tries == retries.ATTEMPTS
+
+
+def test_a_worker_that_disarms_while_it_is_retried_is_spared(sight, worker):
+    """The pause between two attempts is time to finish."""
+    sight.arm(worker.pid, 10)
+    sight.clock.advance(10)
+    sight.watch.retry_later(worker.pid)
+    sight.watch.register(TimerRequest(worker.pid, "scope", -1))
+    sight.clock.advance(100)
+    assert sight.expired() == {}
+
+
+@pytest.mark.parametrize(
+    "request_", [TimerRequest("4711", "s", 1), TimerRequest(4711, [], 1), TimerRequest(4711, "s", float("nan"))]
+)
+def test_a_request_that_is_none_is_dropped_alone(sight, worker, request_):
+    """It is counted, and the next one is registered."""
+    sight.watch.register(request_)
+    sight.arm(worker.pid)
+    assert len(sight.watch.timers) == 1
+    assert sum(sight.watch.dropped.counts.values()) == 1
+
+
+def test_workers_that_come_and_go_leave_no_descriptor(sight, start):
+    """The pidfd of a worker is closed when it has exited and is cleared."""
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        worker = start(workers.idle, method="fork")
+        worker.heard()
+        sight.arm(worker.pid)
+        worker.end()
+        sight.waiter.wait(0)
+        sight.watch.clear(worker.pid)
+    until(lambda: len(os.listdir("/proc/self/fd")) <= before, lambda: sight.waiter.wait(0))
+    assert sight.watch.workers._workers == {}
+
+
+def test_a_killed_process_group_is_heard_again_after_a_while(sight):
+    """A group has no exit to wait for: its late requests are ignored for some seconds."""
+    sight.arm(-3)
+    worker = sight.watch.workers.get(-3)
+    worker.killed_at = sight.clock.now()
+    sight.watch.clear(-3)
+    sight.arm(-3)
+    assert len(sight.watch.timers) == 0
+    sight.clock.advance(DYING + 0.1)
+    sight.arm(-3)
+    assert len(sight.watch.timers) == 1
