@@ -10,9 +10,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import support
 from hypothesis import settings
 
+import support
 import unhang
 
 settings.register_profile("unhang", deadline=None, max_examples=200)

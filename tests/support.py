@@ -74,3 +74,9 @@ def until(condition, turn=lambda: None):
             raise TimeoutError("it does not come true")
         turn()
         time.sleep(0.001)
+
+
+def forever(action):
+    """Do something again and again, until it raises."""
+    while True:
+        action()

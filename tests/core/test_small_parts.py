@@ -5,8 +5,8 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import ManualClock
 
+from support import ManualClock
 from unhang._core import callsite
 from unhang._core.callsite import call_site
 from unhang._core.clock import SystemClock, WallTime

@@ -1,5 +1,6 @@
 """Lines and frames out of byte streams, whatever pieces they come in."""
 
+import itertools
 import pickle
 
 import pytest
@@ -12,7 +13,7 @@ from unhang._core.lines import LineSplitter
 
 def in_pieces(data, cuts):
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(edges)]
 
 
 cuts = st.lists(st.integers(0, 10**6), max_size=6)

@@ -7,9 +7,9 @@ import subprocess
 import sys
 
 import pytest
+
 import workers
 from support import until
-
 from unhang._platform import process as process_module
 from unhang._platform.group import GroupHandle
 from unhang._platform.process import ProcessHandle, facts, group_members, me

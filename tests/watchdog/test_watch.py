@@ -4,9 +4,9 @@ import os
 import signal
 
 import pytest
+
 import workers
 from support import ManualClock, until
-
 from unhang._core import retries
 from unhang._platform.waiter import Waiter
 from unhang._watchdog import watch as watch_module

@@ -41,9 +41,10 @@ class Waiter:
             self._selector.unregister(fd)
 
     def wake(self) -> None:
-        """Make a `wait` that is under way, or else the next one, return at once."""
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._waker, b"!")
+        """Make a `wait` that is under way, or else the next one, return at once. Nothing once it is closed."""
+        if self._waker >= 0:
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._waker, b"!")
 
     def wait(self, timeout: float) -> bool:
         """Wait until a watched descriptor can be read, but no longer than ``timeout`` seconds.

@@ -1,0 +1,37 @@
+"""The command line, run as a user runs it."""
+
+import subprocess
+import sys
+
+import unhang
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "unhang", *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_the_demo_goes_as_it_should():
+    """Eight workers each over queue and named pipe: three finish, five are killed, status 0."""
+    done = run("demo", "--after", "0.5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert sum("finished" in line for line in lines) == 6
+    assert sum(" killed" in line and " ms" in line for line in lines) == 10
+    assert "All 16 workers ended as they should" in done.stdout
+
+
+def test_the_demo_over_one_way():
+    """--via takes one of the two."""
+    done = run("demo", "--via", "fifo", "--after", "0.3")
+    assert done.returncode == 0
+    assert "queue" not in done.stdout
+
+
+def test_help_and_version():
+    """Help names the commands; the version is the package's; nonsense is an error of usage."""
+    assert "demo" in run("--help").stdout
+    assert unhang.__version__ in run("--version").stdout
+    assert run("nonsense").returncode == 2
+    assert run("demo", "--after", "-1").returncode == 2
