@@ -1,0 +1,18 @@
+"""How Sphinx builds the documentation."""
+
+import unhang
+
+project = "unhang"
+author = "the unhang authors"
+copyright = "2026, the unhang authors"  # noqa: A001 - Sphinx's name for it
+release = unhang.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "unhang"
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+default_role = "code"
+suppress_warnings = ["myst.xref_missing"]
+myst_heading_anchors = 3
