@@ -44,7 +44,7 @@ _LOCK_PATIENCE = 0.1
 # What a stuck lock held back is on its way for so long after it was unlocked.
 _UNLOCKED = 0.05
 # A killed process that still runs on some processor stops within this time.
-_LAST_BREATH = 0.005
+_LAST_BREATH = 0.001
 
 _TORCH_NAME = ("torch.distributed.elastic.timer.api", "TimerRequest")
 

@@ -83,7 +83,7 @@ def test_a_worker_that_is_killed_at_any_instant_silences_nobody(served, start):
         victim.end()
     sibling = start(workers.keep_the_gil, client, 0.1)
     assert sibling.ended() == -signal.SIGKILL
-    assert not any(key[0] == sibling.pid for key in server._timers)
+    until(lambda: not server._timers.has_worker(sibling.pid))
 
 
 def test_many_workers_that_expire_together_are_all_killed(served, start):
