@@ -136,6 +136,7 @@ class FifoWriter(io.TextIOBase):
         super().__init__()
         self._path = path
         self._patience = patience
+        self._fd = -1
         self._fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         kind = stat.S_IFMT(os.fstat(self._fd).st_mode)
         if kind != stat.S_IFIFO:
@@ -158,8 +159,9 @@ class FifoWriter(io.TextIOBase):
 
     def close(self) -> None:
         """Give the descriptor back. May be called twice."""
-        if not self.closed:
-            os.close(self._fd)
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
         super().close()
 
 
