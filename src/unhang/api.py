@@ -163,7 +163,6 @@ class TimerServer(LoopThread, abc.ABC):
                 logger.info("Successfully reaped worker=[%s]", worker_id)
                 reaped.add(worker_id)
             else:
-                logger.error("Error reaping worker=[%s]. Will retry.", worker_id)
                 self._retry_later(worker_id)
         return reaped
 
@@ -180,6 +179,7 @@ class TimerServer(LoopThread, abc.ABC):
 
     def _retry_later(self, worker_id: Any) -> None:
         """The worker was not reaped; its timers are still armed."""
+        logger.error("Error reaping worker=[%s]. Will retry on next watchdog.", worker_id)
 
     def _get_scopes(self, timer_requests: list[TimerRequest]) -> list[str]:
         return [request.scope_id for request in timer_requests]

@@ -307,12 +307,12 @@ class FileTimerServer(LoopThread):
         return self._last_progress_time if self._is_client_started else int(time.time())
 
     def _watchdog_loop(self) -> None:
-        reader = self._open()
+        self._open()
         self._is_client_started = True
         while not self._stop_signaled:
             run_once = self._run_once
             try:
-                self._run_watchdog(reader)
+                self._run_watchdog(self._open())
                 self._last_progress_time = int(time.time())
             except Exception:
                 logger.exception("Error running watchdog")
@@ -338,7 +338,7 @@ class FileTimerServer(LoopThread):
         timers.sort(key=lambda timer: timer.expiration_time)
         # The first that has a signal decides.
         fatal = next((index for index, timer in enumerate(timers) if timer.signal > 0), len(timers))
-        for timer in timers[: fatal + 1]:
+        for timer in [] if self._watch.is_retried(pid) else timers[: fatal + 1]:
             self._tell("timer expired", timer)
         if fatal == len(timers):
             logger.info("No signal specified with worker=[%s]. Do not reap it.", pid)
@@ -346,7 +346,6 @@ class FileTimerServer(LoopThread):
                 self._watch.disarm(pid, timer.scope_id)
             return False
         if not self._reap_worker_no_throw(pid, timers[fatal].signal):
-            logger.error("Error reaping worker=[%s]. Will retry.", pid)
             self._watch.retry_later(pid)
             return False
         logger.info("Successfully reaped worker=[%s] with signal=%s", pid, timers[fatal].signal)

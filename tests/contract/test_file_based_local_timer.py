@@ -302,8 +302,8 @@ def test_the_first_timer_with_a_signal_decides(server, start):
 
 
 def test_a_failing_reap_is_tried_again(timer, pipe_path, client):
-    """What returns False or raises keeps its timers, and is tried again after a pause."""
-    tried = []
+    """What returns False or raises keeps its timers, is tried again after a pause, and is told as expired once."""
+    tried, events = [], []
 
     class Gentle(timer.FileTimerServer):
         def _reap_worker(self, worker_pid, signal):
@@ -312,11 +312,12 @@ def test_a_failing_reap_is_tried_again(timer, pipe_path, client):
                 raise OSError("of the subclass")
             return len(tried) > 2
 
-    server = Gentle(pipe_path, "test", max_interval=0.01)
+    server = Gentle(pipe_path, "test", max_interval=0.01, log_event=lambda name, _: events.append(name))
     server.start()
     client._send_request(request(-3, "one", BEFORE))
     until(lambda: len(tried) == 3 and len(server._timers) == 0)
     server.stop()
+    assert events.count("timer expired") == events.count("kill worker process") == 1
 
 
 def test_last_progress_time(timer, pipe_path):

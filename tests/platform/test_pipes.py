@@ -30,12 +30,17 @@ def test_a_pipe_is_for_us_alone(pipe_path):
     assert stat.filemode(os.lstat(pipe_path).st_mode) == "prw-------"
 
 
-def test_a_pipe_that_we_left_is_replaced(pipe_path):
-    """A server that crashed does not keep the next one from starting."""
+def test_a_pipe_that_we_left_is_replaced(pipe_path, caplog):
+    """A server that crashed does not keep the next one from starting; one that still reads is told."""
     first = Fifo(pipe_path)
     second = Fifo(pipe_path)
     assert not first.exists()
     assert second.exists()
+    assert caplog.text == ""
+    reader = second.open(Waiter())
+    Fifo(pipe_path)
+    assert "another server still reads" in caplog.text
+    reader.close()
 
 
 @pytest.mark.parametrize("what", ["file", "directory", "link", "dangling link", "socket"])

@@ -191,8 +191,8 @@ def start_as(pid, user):
     return Facts(pid=pid, group=pid, user=user, start_time=1.0)
 
 
-def test_a_worker_in_a_debugger_is_spared_until_it_is_let_go(sight, worker, monkeypatch):
-    """It is looked at again every second, for as long as it takes."""
+def test_a_worker_in_a_debugger_is_spared_until_it_is_let_go(sight, worker, monkeypatch, caplog):
+    """It is looked at again every second, for as long as it takes, and that is told once."""
     sight.arm(worker.pid, 10)
     sight.clock.advance(10)
     held = sight.watch.workers.get(worker.pid).handle.facts()
@@ -206,6 +206,7 @@ def test_a_worker_in_a_debugger_is_spared_until_it_is_let_go(sight, worker, monk
             sight.watch.retry_later(worker.pid)
             assert sight.expired() == {}
             sight.clock.advance(watch_module.HELD_PAUSE)
+    assert caplog.text.count("debugger holds it") == 1
     assert sight.watch.kill(worker.pid, signal.SIGKILL)
     assert worker.ended() == -signal.SIGKILL
 

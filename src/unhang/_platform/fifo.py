@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import select
 import stat
@@ -12,6 +13,8 @@ import time
 from unhang._platform.fork import close_in_child
 from unhang._platform.waiter import Waiter
 from unhang.errors import NoTimerServerError, NotOurPipeError, PipeFullError
+
+logger = logging.getLogger(__name__)
 
 # Linux lets anyone have a pipe of this size. It holds what workers write while the server cannot look.
 _ROOM = 1 << 20
@@ -50,6 +53,8 @@ class Fifo:
             raise NotOurPipeError(self.path, _KINDS.get(stat.S_IFMT(there.st_mode), "a special file"))
         if there.st_uid != os.geteuid():
             raise NotOurPipeError(self.path, f"a named pipe of another user (uid {there.st_uid})")
+        if _has_reader(self.path):
+            logger.warning("Replacing the named pipe %s, which another server still reads", self.path)
         os.unlink(self.path)
 
     def exists(self) -> bool:
@@ -80,6 +85,14 @@ class Fifo:
             NotOurPipeError: something else stands at the path by now.
         """
         return FifoReader(self.path, self._inode, waiter)
+
+
+def _has_reader(path: str) -> bool:
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def _identity(there: os.stat_result) -> tuple[int, int]:

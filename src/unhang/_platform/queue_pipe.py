@@ -41,10 +41,11 @@ def _check(queue: Any) -> None:
         if queue._maxsize != synchronize.SEM_VALUE_MAX:  # type: ignore[attr-defined]
             raise UnsupportedQueueError("the queue is bounded")
         fds = queue._reader.fileno(), queue._writer.fileno()
-        complete = callable(queue._sem.acquire) and callable(queue._sem.release)
+        callables = queue._sem.acquire, queue._sem.release, queue._wlock.acquire, queue._wlock.release
+        complete = all(map(callable, callables)) and all(stat.S_ISFIFO(os.fstat(fd).st_mode) for fd in fds)
     except (AttributeError, ImportError, OSError, ValueError) as error:
         raise UnsupportedQueueError(f"its parts are not the ones known: {error}") from error
-    if not complete or not all(stat.S_ISFIFO(os.fstat(fd).st_mode) for fd in fds):
+    if not complete:
         raise UnsupportedQueueError("its parts are not the ones known")
 
 

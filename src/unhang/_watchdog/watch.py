@@ -108,6 +108,7 @@ class Watch(Generic[Request]):
         if worker is None:
             return
         worker.attempts = 0
+        worker.held = worker.told_held = False
         if worker.exited or worker.absent:
             self.workers.forget(pid)
 
@@ -146,14 +147,24 @@ class Watch(Generic[Request]):
     def retry_later(self, pid: int) -> None:
         """The worker could not be reaped: look again after a pause that grows, or give up."""
         worker = self.workers.get(pid) or self.workers.admit(pid)
+        pause: float | None
         if worker.held:
-            logger.warning("Worker pid=%s has expired, and is spared while a debugger holds it", pid)
-            pause: float | None = HELD_PAUSE
+            pause = HELD_PAUSE
+            if not worker.told_held:
+                logger.warning("Worker pid=%s has expired, and is spared while a debugger holds it", pid)
+            worker.told_held = True
         else:
             worker.attempts += 1
             pause = pause_after(worker.attempts)
         if pause is None:
             logger.error("Giving up on worker pid=%s, which could not be reaped in %s attempts", pid, worker.attempts)
             self.clear(pid)
-        else:
-            self.timers.postpone(pid, self._clock.now() + pause)
+            return
+        if not worker.held:
+            logger.error("Error reaping worker=[%s]. Will retry in %.1f s", pid, pause)
+        self.timers.postpone(pid, self._clock.now() + pause)
+
+    def is_retried(self, pid: int) -> bool:
+        """Whether the worker has been tried, and not reaped, before."""
+        worker = self.workers.get(pid)
+        return worker is not None and (worker.attempts > 0 or worker.held)

@@ -36,7 +36,8 @@ class Worker:
     handle: ProcessHandle | GroupHandle | None  # None: there was no such process when its request came
     refusal: str | None = None
     attempts: int = 0
-    held: bool = False
+    held: bool = False  # a debugger held it when it was to be killed last
+    told_held: bool = False
     killed_at: float | None = None
     exited: bool = False
 

@@ -7,7 +7,7 @@ import multiprocessing
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.context import SpawnProcess
@@ -105,7 +105,7 @@ def watch(workers: list[Worker], after: float, show: Callable[[], None]) -> None
         show()
 
 
-def _look(worker: Worker, ready: list[object], now: float) -> None:
+def _look(worker: Worker, ready: Sequence[object], now: float) -> None:
     if worker.report in ready:
         with contextlib.suppress(EOFError):
             worker.deadline = worker.report.recv()
