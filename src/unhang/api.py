@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import abc
 import functools
-import inspect
 import logging
 import sys
 import time
@@ -270,7 +269,9 @@ class Expiration:
         return False
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        if inspect.iscoroutinefunction(function):
+        from inspect import iscoroutinefunction  # takes longer to import than all of unhang
+
+        if iscoroutinefunction(function):
 
             @functools.wraps(function)
             async def with_timer_async(*args: P.args, **kwargs: P.kwargs) -> Any:

@@ -405,7 +405,8 @@ class FileTimerServer(LoopThread):
         """Arm and disarm what the requests ask for, in their order."""
         for request in timer_requests:
             self._request_count += 1
-            self._watch.register(request, getattr(request, "_deadline", None))
+            deadline = getattr(request, "_deadline", None)
+            self._watch.register(request, deadline, checked=deadline is not None)
             worker = self._watch.workers.get(request.worker_id)
             if worker is not None and worker.absent:
                 self._exited.add(request.worker_id)

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
-from unhang._core.frames import FrameSplitter
+from unhang._core.frames import FrameSplitter, embedded
 from unhang._core.tally import Tally
 from unhang._platform.queue_pipe import QueueReader, QueueWriter, UnsupportedQueueError
 from unhang._platform.waiter import Waiter
@@ -46,7 +46,11 @@ _UNLOCKED = 0.05
 # A killed process that still runs on some processor stops within this time.
 _LAST_BREATH = 0.001
 
-_TORCH_NAME = ("torch.distributed.elastic.timer.api", "TimerRequest")
+# What clients send. torch's is loaded as ours, so a server needs no torch.
+_KNOWN_CLASSES = {
+    ("unhang.api", "TimerRequest"): TimerRequest,
+    ("torch.distributed.elastic.timer.api", "TimerRequest"): TimerRequest,
+}
 
 
 class LocalTimerClient(TimerClient):
@@ -110,8 +114,9 @@ class _RequestUnpickler(pickle.Unpickler):
     """Loads timer requests and plain values, nothing else: a pickle can name any function to call."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == _TORCH_NAME:
-            return TimerRequest
+        known = _KNOWN_CLASSES.get((module, name))
+        if known is not None:
+            return known
         found = getattr(sys.modules.get(module), name, None)
         if isinstance(found, type) and issubclass(found, TimerRequest):
             return found
@@ -218,11 +223,13 @@ class MultiprocessingRequestQueue(RequestQueue):
         for payload in payloads:
             self._decode(payload)
 
-    def _decode(self, payload: bytes) -> None:
+    def _decode(self, payload: bytes, *, whole: bool = True) -> None:
         try:
             self._accept(_RequestUnpickler(io.BytesIO(payload)).load())
         except Exception as error:  # noqa: BLE001 - a damaged pickle may raise anything
             self._dropped.add(f"not a request ({type(error).__name__})", str(error)[:100])
+            for inner in embedded(payload) if whole else ():
+                self._decode(inner, whole=False)
 
     def _accept(self, request: Any) -> None:
         if not isinstance(request, TimerRequest):

@@ -29,6 +29,14 @@ def frame(payload: bytes) -> bytes:
     return _HEADER.pack(len(payload)) + payload
 
 
+def embedded(payload: bytes) -> list[bytes]:
+    """The payloads inside one that cannot be loaded.
+
+    If the rest of a writer that died is exactly as long as some frames behind it, those look like its end.
+    """
+    return FrameSplitter().feed(payload[1:])
+
+
 class FrameSplitter:
     """Splits bytes into payloads of at most 1 MiB. Not thread-safe."""
 

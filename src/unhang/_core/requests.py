@@ -11,12 +11,13 @@ the timer expires; zero or a negative number tells, and sends nothing. Other fie
 from __future__ import annotations
 
 import json
-import math
 from typing import Any, NamedTuple, TypeGuard
 
 VERSION = 1
 LARGEST_PID = 1 << 22
 LARGEST_SIGNAL = 64
+
+_decode = json.JSONDecoder().raw_decode
 
 
 class MalformedRequestError(ValueError):
@@ -57,11 +58,15 @@ def parse_line(line: bytes) -> Fields:
 
 def _fields(line: bytes) -> Fields:
     try:
-        message: Any = json.loads(line.decode())
+        text = line.decode().strip()
+        # json.loads() would look for white space at both ends once more.
+        message, end = _decode(text)
     except UnicodeDecodeError:
         raise MalformedRequestError("not UTF-8", repr(line[:60])) from None
     except (ValueError, RecursionError):
         raise MalformedRequestError("not JSON", repr(line[:60])) from None
+    if end != len(text):
+        raise MalformedRequestError("not JSON", repr(line[:60]))
     if not isinstance(message, dict):
         raise MalformedRequestError("not a JSON object", repr(line[:60]))
     version = message.get("version", VERSION)
@@ -83,19 +88,31 @@ def check_request(worker_id: object, scope_id: object, expiration_time: object) 
     """Raise MalformedRequestError unless the three could be a request about a process."""
     if not _is_int(worker_id) or not -LARGEST_PID <= worker_id <= LARGEST_PID:
         raise MalformedRequestError("bad pid", repr(worker_id)[:60])
-    try:
-        hash(scope_id)
-    except TypeError:
-        raise MalformedRequestError("bad scope", repr(scope_id)[:60]) from None
-    if isinstance(expiration_time, bool) or not isinstance(expiration_time, int | float):
-        raise MalformedRequestError("bad expiration time", repr(expiration_time)[:60])
-    try:
-        not_a_number = math.isnan(expiration_time)
-    except OverflowError:
-        not_a_number = True
-    if not_a_number:
+    if type(scope_id) is not str and not _is_hashable(scope_id):
+        raise MalformedRequestError("bad scope", repr(scope_id)[:60])
+    if not _is_instant(expiration_time):
         raise MalformedRequestError("bad expiration time", repr(expiration_time)[:60])
 
 
 def _is_int(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return type(value) is int or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _is_hashable(value: object) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _is_instant(value: object) -> bool:
+    """Whether it is a number that a float can hold, and not NaN."""
+    if type(value) is not float:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False
+        try:
+            value = float(value)
+        except OverflowError:
+            return False
+    return value == value  # noqa: PLR0124 - only NaN differs from itself

@@ -121,10 +121,11 @@ class QueueReader:
 
     def took(self, count: int) -> None:
         """Tell the queue that ``count`` objects have left it, as its own ``get`` would."""
-        for _ in range(count):
-            # What was never counted in: bytes that no put() wrote.
-            with contextlib.suppress(ValueError):
-                self._queue._sem.release()
+        release = self._queue._sem.release
+        # More than was counted in: bytes that no put() wrote.
+        with contextlib.suppress(ValueError):
+            for _ in range(count):
+                release()
 
     def backlog(self) -> int:
         """Objects put and not yet taken, by the queue's count; those of killed writers are in it forever."""

@@ -57,18 +57,20 @@ class Watch(Generic[Request]):
         self.dropped = Tally(lambda kind, detail: logger.warning("Dropping a request: %s: %s", kind, detail))
         self._oversleep = Oversleep(self._clock.now())
 
-    def register(self, request: Request, deadline: float | None = None) -> None:
+    def register(self, request: Request, deadline: float | None = None, *, checked: bool = False) -> None:
         """Arm or disarm a timer.
 
         Args:
             request: what the worker asks for.
             deadline: monotonic seconds, if the request was converted when it was received.
+            checked: whether the request has been checked.
         """
-        try:
-            check_request(request.worker_id, request.scope_id, request.expiration_time)
-        except MalformedRequestError as error:
-            self.dropped.add(error.kind, error.detail)
-            return
+        if not checked:
+            try:
+                check_request(request.worker_id, request.scope_id, request.expiration_time)
+            except MalformedRequestError as error:
+                self.dropped.add(error.kind, error.detail)
+                return
         pid, scope = request.worker_id, request.scope_id
         if request.expiration_time < 0:
             self.disarm(pid, scope)
