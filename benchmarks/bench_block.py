@@ -1,0 +1,220 @@
+"""What a block costs the worker: prints a JSON list with one object for each alternative.
+
+Bursts of all alternatives take turns, so that their ratios come from the same seconds. After a burst to
+a server the worker pauses: a queue's own thread and the server catch up, and the thread's CPU time is counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pyperf
+
+from bench_channel import KINDS, Channel, section_arguments, serve
+from bench_child import Child
+
+DEEP = 30
+_AFTER = 60.0
+_BURST = 0.003
+_MOST_SERVED = 300
+_PAUSE = 0.008
+
+Burst = Callable[[int], float]
+
+
+class Empty:
+    """A context manager that does nothing."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *exc_info: object) -> None: ...
+
+
+@dataclass
+class Alternative:
+    """One way to guard a block, and the seconds it took per block in each burst."""
+
+    library: str
+    client: str
+    scope: str
+    frames: int
+    burst: Burst
+    prepare: Callable[[], None] = lambda: None
+    served: bool = False
+    loops: int = 10
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    def calibrate(self) -> None:
+        """Choose the length of a burst; also the warm-up."""
+        self.prepare()
+        most = _MOST_SERVED if self.served else 1 << 20
+        while self.loops < most and min(self._try() for _ in range(3)) < _BURST:
+            self.loops = min(2 * self.loops, most)
+
+    def _try(self) -> float:
+        wall = _deep(self.frames, self.burst, self.loops)
+        if self.served:
+            time.sleep(_PAUSE)
+        return wall
+
+    def measure(self) -> None:
+        """Run one burst."""
+        self.prepare()
+        before = time.process_time()
+        wall = self._try()
+        self.cpu.append((time.process_time() - before) / self.loops)
+        self.wall.append(wall / self.loops)
+
+    def figures(self) -> dict[str, Any]:
+        """Medians in microseconds."""
+        wall, cpu = (_benchmark(self.client, values) for values in (self.wall, self.cpu))
+        return {
+            "library": self.library,
+            "client": self.client,
+            "scope": self.scope,
+            "frames": self.frames,
+            "us": wall.median() * 1e6,
+            "us_mad": wall.median_abs_dev() * 1e6,
+            "cpu_us": cpu.median() * 1e6,
+            "loops": self.loops,
+            "bursts": len(self.wall),
+        }
+
+
+def _benchmark(name: str, values: list[float]) -> Any:
+    return pyperf.Benchmark([pyperf.Run(values, metadata={"name": name}, collect_metadata=False)])
+
+
+def _deep(frames: int, burst: Burst, loops: int) -> float:
+    return burst(loops) if frames <= 1 else _deep(frames - 1, burst, loops)
+
+
+def _named(timer: Any) -> Burst:
+    expires = timer.expires
+
+    def burst(loops: int) -> float:
+        start = pyperf.perf_counter()
+        for _ in range(loops):
+            with expires(after=_AFTER, scope="step"):
+                pass
+        return float(pyperf.perf_counter() - start)
+
+    return burst
+
+
+def _unnamed(timer: Any) -> Burst:
+    expires = timer.expires
+
+    def burst(loops: int) -> float:
+        start = pyperf.perf_counter()
+        for _ in range(loops):
+            with expires(after=_AFTER):
+                pass
+        return float(pyperf.perf_counter() - start)
+
+    return burst
+
+
+def _empty(loops: int) -> float:
+    start = pyperf.perf_counter()
+    for _ in range(loops):
+        with Empty():
+            pass
+    return float(pyperf.perf_counter() - start)
+
+
+def _setitimer(loops: int) -> float:
+    start = pyperf.perf_counter()
+    for _ in range(loops):
+        signal.setitimer(signal.ITIMER_REAL, _AFTER)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return float(pyperf.perf_counter() - start)
+
+
+def _faulthandler(loops: int) -> float:
+    start = pyperf.perf_counter()
+    for _ in range(loops):
+        faulthandler.dump_traceback_later(_AFTER, file=sys.stderr)
+        faulthandler.cancel_dump_traceback_later()
+    return float(pyperf.perf_counter() - start)
+
+
+def _threading_timer(loops: int) -> float:
+    start = pyperf.perf_counter()
+    for _ in range(loops):
+        timer = threading.Timer(_AFTER, print)
+        timer.start()
+        timer.cancel()
+    return float(pyperf.perf_counter() - start)
+
+
+PEERS: dict[str, Burst] = {
+    "empty with": _empty,
+    "signal.setitimer": _setitimer,
+    "faulthandler.dump_traceback_later": _faulthandler,
+    "threading.Timer": _threading_timer,
+}
+
+
+def _do_nothing(timer: Any) -> Any:
+    def nothing(*_: object) -> None: ...
+
+    return type("DoNothing", (timer.TimerClient,), {"acquire": nothing, "release": nothing})()
+
+
+def _of_client(library: str, kind: str, timer: Any, client: Any) -> list[Alternative]:
+    """A client's four: named and unnamed, at the top and deep."""
+    return [
+        Alternative(library, kind, scope, frames, make(timer), lambda: timer.configure(client), kind in KINDS)
+        for scope, make in (("named", _named), ("unnamed", _unnamed))
+        for frames in (1, DEEP)
+    ]
+
+
+def _alternatives(channels: list[Channel]) -> list[Alternative]:
+    found = [Alternative("", peer, "", 1, burst) for peer, burst in PEERS.items()]
+    for timer, library in {channel.timer: channel.library for channel in channels}.items():
+        found += _of_client(library, "do-nothing", timer, _do_nothing(timer))
+    for channel in channels:
+        found += _of_client(channel.library, channel.kind, channel.timer, channel.client())
+    return found
+
+
+def _work(conn: Connection[Any, Any], channels: list[Channel], bursts: int) -> None:
+    """The worker: it is no ancestor of the servers, which would refuse to watch it."""
+    alternatives = _alternatives(channels)
+    for alternative in alternatives:
+        alternative.calibrate()
+    for _ in range(bursts):
+        for alternative in alternatives:
+            alternative.measure()
+    conn.send([alternative.figures() for alternative in alternatives])
+
+
+def main() -> None:
+    """Start the servers and the worker."""
+    arguments = section_arguments(__doc__)
+    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
+        channels = [Channel(library, kind, directory) for library in arguments.libraries for kind in KINDS]
+        for channel in channels:
+            stack.enter_context(Child(serve, channel)).conn.recv()
+        worker = stack.enter_context(Child(_work, channels, 7 if arguments.quick else 60))
+        json.dump(worker.conn.recv(), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
