@@ -1,0 +1,34 @@
+"""Play one scenario: ``python chaos_director.py INDEX IMPLEMENTATION RESULT``, started by `chaos_runner`.
+
+Writes the outcome to the file RESULT, and leaves the processes that it started to whoever started it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from chaos_scenarios import SCENARIOS
+from chaos_stage import Outcome, Stage, Verdict
+
+
+def main() -> None:
+    """Play the scenario; does not return."""
+    index, implementation, result = sys.argv[1:]
+    scenario = SCENARIOS[int(index)]
+    try:
+        outcome = scenario.play(Stage(implementation, scenario.kind))
+    except Exception as error:  # noqa: BLE001 - whatever went wrong, the table says so
+        traceback.print_exc()
+        outcome = Outcome(Verdict.BROKEN, f"{type(error).__name__}: {error}")
+    Path(result).write_text(json.dumps(dataclasses.asdict(outcome)))
+    # Not through the exit handlers of multiprocessing: they wait for children, and some of these are stopped.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
