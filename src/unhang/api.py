@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 from unhang._core.callsite import call_site
-from unhang._platform.loop_thread import ERROR_PAUSE, LoopThread
+from unhang._platform.loop_thread import LoopThread
 from unhang.errors import NoTimerClientError
 
 __all__ = ["RequestQueue", "TimerClient", "TimerRequest", "TimerServer", "configure", "expires"]
@@ -142,9 +142,8 @@ class TimerServer(LoopThread, abc.ABC):
         while not self._stop_signaled:
             try:
                 self._run_watchdog()
-            except Exception:
-                logger.exception("Error running watchdog")
-                time.sleep(ERROR_PAUSE)
+            except Exception:  # noqa: BLE001 - what a subclass raises is logged, and the watch goes on
+                self._turn_raised()
 
     def _run_watchdog(self) -> None:
         """One turn of the loop."""

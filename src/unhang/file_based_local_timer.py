@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from unhang._core.lines import LineSplitter
 from unhang._core.requests import VERSION, MalformedRequestError, parse_line
 from unhang._platform.fifo import Fifo, FifoReader, FifoWriter
-from unhang._platform.loop_thread import ERROR_PAUSE, LoopThread
+from unhang._platform.loop_thread import LoopThread
 from unhang._platform.waiter import Waiter
 from unhang.api import TimerClient, TimerRequest
 from unhang.debug_info_logging import log_debug_info_for_expired_timers
@@ -314,9 +314,8 @@ class FileTimerServer(LoopThread):
             try:
                 self._run_watchdog(self._open())
                 self._last_progress_time = int(time.time())
-            except Exception:
-                logger.exception("Error running watchdog")
-                time.sleep(ERROR_PAUSE)
+            except Exception:  # noqa: BLE001 - what a subclass raises is logged, and the watch goes on
+                self._turn_raised()
             if run_once:
                 break
 

@@ -83,16 +83,17 @@ def test_an_empty_queue_is_asked_for_one():
     queue.get.assert_called_once_with(1, 7)
 
 
-def test_the_loop_survives_its_errors():
-    """A turn that raises is logged, and the next one comes; stop() ends the loop."""
+def test_the_loop_survives_its_errors(caplog):
+    """A turn that raises is logged, ever less often, and the next one comes; stop() ends the loop."""
     turns = threading.Semaphore(0)
     server = ThreeFates(TwoRequests(), 0.01)
     server._run_watchdog = mock.Mock(side_effect=lambda: turns.release() or 1 / 0)
     server.start()
-    assert all(turns.acquire(timeout=30) for _ in range(3))
+    assert all(turns.acquire(timeout=30) for _ in range(7))
     thread = server._watchdog_thread
     server.stop()
     thread.join(30)
+    assert [record.exc_info[0] for record in caplog.records] == [ZeroDivisionError] * 3
     assert not thread.is_alive()
     assert server._watchdog_thread is None
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import Any
 
 logger = logging.getLogger(__name__)
 
 # Seconds between two turns of a loop of which the first raised: an error that stays must not take a processor.
-ERROR_PAUSE = 0.1
+_ERROR_PAUSE = 0.1
 # Seconds that stop() waits, even where one turn of the loop takes less.
 _JOIN = 1.0
 
@@ -28,6 +29,7 @@ class LoopThread:
         self._watchdog_thread: threading.Thread | None = None
         self._leaving_thread: threading.Thread | None = None
         self._stop_signaled = False
+        self._errors = 0
 
     def _watchdog_loop(self) -> None:
         raise NotImplementedError
@@ -52,6 +54,13 @@ class LoopThread:
             target=self._watchdog_loop, name="unhang-watchdog", daemon=self._daemon
         )
         self._watchdog_thread.start()
+
+    def _turn_raised(self) -> None:
+        """Log the exception of a turn, unless there were many already: the 1st, 2nd, 4th, 8th, …; and pause."""
+        self._errors += 1
+        if self._errors & (self._errors - 1) == 0:
+            logger.error("Error running watchdog (number %s)", self._errors, exc_info=True)
+        time.sleep(_ERROR_PAUSE)
 
     def _join_thread(self, timeout: float | None = None) -> None:
         logger.info("Stopping %s", type(self).__name__)
