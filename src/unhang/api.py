@@ -142,8 +142,8 @@ class TimerServer(LoopThread, abc.ABC):
         while not self._stop_signaled:
             try:
                 self._run_watchdog()
-            except Exception:  # noqa: BLE001 - what a subclass raises is logged, and the watch goes on
-                self._turn_raised()
+            except Exception as error:  # noqa: BLE001 - what a subclass raises is logged, and the watch goes on
+                self._turn_raised(error)
 
     def _run_watchdog(self) -> None:
         """One turn of the loop."""

@@ -7,178 +7,33 @@ pipe (wire format version 1, see `unhang._core.requests`), so either side may be
 
 from __future__ import annotations
 
-import functools
-import json
 import logging
 import math
 import os
-import select
-import signal as signals
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 from unhang._core.lines import LineSplitter
-from unhang._core.requests import VERSION, MalformedRequestError, parse_line
-from unhang._platform.fifo import Fifo, FifoReader, FifoWriter
+from unhang._core.requests import MalformedRequestError, parse_line
+from unhang._file_timer_client import PIPE_BUF, FileTimerClient, FileTimerRequest, _retry
+from unhang._platform.fifo import Fifo, FifoReader
 from unhang._platform.loop_thread import LoopThread
 from unhang._platform.waiter import Waiter
-from unhang.api import TimerClient, TimerRequest
 from unhang.debug_info_logging import log_debug_info_for_expired_timers
-from unhang.errors import NoTimerServerError, PipeFullError, RequestTooLargeError
 
 if TYPE_CHECKING:
     from unhang._core.deadlines import DeadlineTable
 
-__all__ = ["FileTimerClient", "FileTimerRequest", "FileTimerServer"]
+__all__ = ["FileTimerClient", "FileTimerRequest", "FileTimerServer", "_retry"]
 
 logger = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-# Seconds that a client waits for a full pipe. It holds some thousands of requests: the server is not looking.
-_PATIENCE = 5.0
 # Requests that come within a millisecond cost the server one wake-up, not one each.
 _NAP = 0.001
 # A turn of the loop ends so many seconds behind the first request, or at so many requests.
 _BATCH_TIME = 0.02
 _BATCH = 10_000
-_SIGKILL: int = getattr(signals, "SIGKILL", getattr(signals, "CTRL_C_EVENT", 0))
-_PIPE_BUF: int = getattr(select, "PIPE_BUF", 512)
-
-
-def _retry(max_retries: int, sleep_time: float) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Call a function until it does not raise, ``max_retries`` times at most, ``sleep_time`` seconds apart."""
-
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(function)
-        def retrying(*args: P.args, **kwargs: P.kwargs) -> R:
-            for _ in range(max_retries - 1):
-                try:
-                    return function(*args, **kwargs)
-                except Exception:
-                    logger.debug("Error running %s. Retrying...", function.__name__, exc_info=True)
-                    time.sleep(sleep_time)
-            return function(*args, **kwargs)
-
-        return retrying
-
-    return decorate
-
-
-class FileTimerRequest(TimerRequest):
-    """A `TimerRequest` of a process.
-
-    Attributes:
-        version: of the wire format.
-        signal: what to send when the timer expires; zero or a negative number tells, and sends nothing.
-    """
-
-    __slots__ = ("signal", "version")
-
-    def __init__(self, worker_pid: int, scope_id: str, expiration_time: float, signal: int = 0) -> None:
-        super().__init__(worker_id=worker_pid, scope_id=scope_id, expiration_time=expiration_time)
-        self.version = VERSION
-        self.signal = signal
-
-    @property
-    def worker_pid(self) -> int:
-        """The pid of the worker; negative for a process group."""
-        return int(self.worker_id)
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, FileTimerRequest):
-            return super().__eq__(other) and (self.version, self.signal) == (other.version, other.signal)
-        return False
-
-    __hash__ = None  # it is mutable
-
-    def to_json(self) -> str:
-        """The request as it goes through the pipe, without the newline."""
-        return json.dumps(
-            {
-                "version": self.version,
-                "pid": self.worker_pid,
-                "scope_id": self.scope_id,
-                "expiration_time": self.expiration_time,
-                "signal": self.signal,
-            }
-        )
-
-
-class FileTimerClient(TimerClient):
-    """The client of `FileTimerServer`; the worker is known by its pid.
-
-    Args:
-        file_path: the named pipe that the server has made.
-        signal: what the server sends to this process when a timer expires; zero or a negative number: it
-            only tells.
-
-    Thread-safe, and good after a fork. It never waits for longer than 5 s for a pipe that is full,
-    and 1 s for a server that is not there.
-    """
-
-    def __init__(self, file_path: str, signal: int = _SIGKILL) -> None:
-        super().__init__()
-        self._file_path = file_path
-        self.signal = signal
-        self._server_lost = False
-        self._undelivered: list[FileTimerRequest] = []
-
-    @_retry(max_retries=10, sleep_time=0.1)
-    def _open_non_blocking(self) -> FifoWriter:
-        return FifoWriter(self._file_path, _PATIENCE)
-
-    def _send_request(self, request: FileTimerRequest) -> None:
-        message = request.to_json() + "\n"
-        if len(message) > _PIPE_BUF:
-            raise RequestTooLargeError(request.scope_id, len(message), _PIPE_BUF)
-        try:
-            pipe = self._open_non_blocking()
-        except Exception as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise NoTimerServerError(self._file_path, reason) from error
-        with pipe:
-            pipe.write(message)
-
-    def acquire(self, scope_id: str, expiration_time: float) -> None:
-        """See `TimerClient.acquire`.
-
-        Raises:
-            NoTimerServerError: (a BrokenPipeError) nobody reads the pipe.
-            PipeFullError: (a BlockingIOError) the server does not read what is in it.
-            RequestTooLargeError: (a RuntimeError) the scope is too long.
-        """
-        self._deliver()
-        self._send_request(FileTimerRequest(os.getpid(), scope_id, expiration_time, self.signal))
-        self._server_lost = False
-
-    def release(self, scope_id: str) -> None:
-        """See `TimerClient.release`. Does not raise because of a server that is gone or stuck: that is logged.
-
-        What a stuck server did not take is sent again with the next request. A server that is gone has taken
-        its timers with it.
-        """
-        if self._server_lost:
-            return
-        request = FileTimerRequest(os.getpid(), scope_id, -1, 0)
-        try:
-            self._deliver()
-            self._send_request(request)
-        except NoTimerServerError as error:
-            self._server_lost = True
-            logger.warning("Could not disarm the timer [%s]: %s", scope_id, error)
-        except PipeFullError as error:
-            self._undelivered.append(request)
-            logger.warning("Could not disarm the timer [%s] yet: %s", scope_id, error)
-
-    def _deliver(self) -> None:
-        """Send what a full pipe did not take."""
-        while self._undelivered:
-            if self._undelivered[0].worker_pid == os.getpid():
-                self._send_request(self._undelivered[0])
-            self._undelivered.pop(0)
 
 
 class FileTimerServer(LoopThread):
@@ -228,7 +83,7 @@ class FileTimerServer(LoopThread):
         from unhang._watchdog.watch import Watch
 
         self._fifo = Fifo(self._file_path)
-        self._lines = LineSplitter(_PIPE_BUF)
+        self._lines = LineSplitter(PIPE_BUF)
         self._exited: set[int] = set()
         self._watch: Watch[FileTimerRequest] = Watch(self._waiter, self._exited.add)
 
@@ -314,8 +169,8 @@ class FileTimerServer(LoopThread):
             try:
                 self._run_watchdog(self._open())
                 self._last_progress_time = int(time.time())
-            except Exception:  # noqa: BLE001 - what a subclass raises is logged, and the watch goes on
-                self._turn_raised()
+            except Exception as error:  # noqa: BLE001 - what a subclass raises is logged, and the watch goes on
+                self._turn_raised(error)
             if run_once:
                 break
 
@@ -397,7 +252,7 @@ class FileTimerServer(LoopThread):
             request._deadline = math.inf if disarms else self._watch.wall.monotonic(request.expiration_time)
             requests.append(request)
         if self._lines.too_long > too_long:
-            self._watch.dropped.add("too long", f"over {_PIPE_BUF} bytes", self._lines.too_long - too_long)
+            self._watch.dropped.add("too long", f"over {PIPE_BUF} bytes", self._lines.too_long - too_long)
         return requests
 
     def register_timers(self, timer_requests: list[FileTimerRequest]) -> None:

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 _PATIENCE = 1.0
 # Requests that come within a millisecond cost the server one wake-up, not one each.
 _NAP = 0.001
-# The rest of a request that does not come within a second will not come.
+# The rest of a request that does not come within a second will not come, nor will a lock be given back.
 _STALL = 1.0
 # A writer holds the queue's lock for microseconds; see QueueReader.lock_is_stuck.
 _LOCK_PATIENCE = 0.1
@@ -45,6 +45,8 @@ _LOCK_PATIENCE = 0.1
 _UNLOCKED = 0.05
 # A killed process that still runs on some processor stops within this time.
 _LAST_BREATH = 0.001
+
+_UNLOCKED_IT = "The queue's lock was left locked by a worker; unlocked it for the others"
 
 # What clients send. torch's is loaded as ours, so a server needs no torch.
 _KNOWN_CLASSES = {
@@ -189,12 +191,17 @@ class MultiprocessingRequestQueue(RequestQueue):
         self._interrupted = True
         self.waiter.wake()
 
+    def free_lock(self) -> None:
+        """Unlock the queue's writers if one of them was found to hold the lock for a second. Never waits."""
+        if self._pipe is not None and self._pipe.look_at_lock(time.monotonic(), _STALL):
+            logger.warning(_UNLOCKED_IT)
+
     def settle(self) -> list[TimerRequest]:
         """All that was put before now, also what a stuck lock of the queue's writers held back."""
         if self._pipe is None:
             return self._get_from_queue(self.size(), 0.0)
         if self._pipe.lock_is_stuck(_LOCK_PATIENCE):
-            logger.warning("The queue's lock was left locked by a worker; unlocked it for the others")
+            logger.warning(_UNLOCKED_IT)
             time.sleep(_UNLOCKED)
         self._pump(self._pipe)
         return self._take(len(self._pending))
@@ -315,7 +322,10 @@ class LocalTimerServer(TimerServer):
     def _recheck(self) -> None:
         self._watch.looked()
         queue = self._request_queue
-        if self._watch.is_due() and isinstance(queue, MultiprocessingRequestQueue):
+        if not isinstance(queue, MultiprocessingRequestQueue):
+            return
+        queue.free_lock()
+        if self._watch.is_due():
             self.register_timers(queue.settle())
 
     def _reap_expired(self, expired: dict[Any, list[TimerRequest]]) -> set[Any]:

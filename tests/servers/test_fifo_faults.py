@@ -130,7 +130,7 @@ def test_a_scope_that_does_not_fit_is_named(file_server, pipe_path):
 
 def test_a_full_pipe_is_an_error_on_acquire_and_delivered_later_on_release(file_server, pipe_path, monkeypatch):
     """A server that does not look costs a bounded wait; a release that it did not take is sent again."""
-    monkeypatch.setattr("unhang.file_based_local_timer._PATIENCE", 0.05)
+    monkeypatch.setattr("unhang._file_timer_client._PATIENCE", 0.05)
     reader = file_server._open()
     client = unhang.FileTimerClient(pipe_path)
     for scope in ("x" * 3000, "x"):

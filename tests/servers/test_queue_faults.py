@@ -23,6 +23,18 @@ def test_a_release_that_a_stuck_lock_holds_back_counts(local_server, start):
     assert sibling.runs()
 
 
+def test_workers_that_use_put_are_heard_after_another_died_with_the_lock(local_server, start, monkeypatch):
+    """A worker that somebody else killed while it held the queue's lock keeps nobody's request out for long."""
+    monkeypatch.setattr("unhang.local_timer._STALL", 0.05)
+    queue = local_server._request_queue._mp_queue
+    holder = start(workers.hold_lock, queue)
+    assert holder.heard() == "locked"
+    holder.end()
+    queue.put(TimerRequest(-3, "scope", time.time() + 600))
+    local_server.start()
+    until(lambda: len(local_server._timers) == 1)
+
+
 def test_workers_that_use_put_are_heard_after_a_kill_with_the_lock(local_server, start):
     """A worker that is killed while it holds the queue's lock does not leave it locked."""
     queue = local_server._request_queue._mp_queue

@@ -55,11 +55,11 @@ class LoopThread:
         )
         self._watchdog_thread.start()
 
-    def _turn_raised(self) -> None:
+    def _turn_raised(self, error: Exception) -> None:
         """Log the exception of a turn, unless there were many already: the 1st, 2nd, 4th, 8th, …; and pause."""
         self._errors += 1
         if self._errors & (self._errors - 1) == 0:
-            logger.error("Error running watchdog (number %s)", self._errors, exc_info=True)
+            logger.error("Error running watchdog (number %s)", self._errors, exc_info=error)
         time.sleep(_ERROR_PAUSE)
 
     def _join_thread(self, timeout: float | None = None) -> None:

@@ -109,6 +109,7 @@ class QueueReader:
         self.fd = self._writer = -1
         _check(queue)
         self._queue = queue
+        self._locked_since: float | None = None
         self.fd = _open_again(queue._reader.fileno(), os.O_RDONLY)
         # With a writer of our own the pipe never reports its end, which would make every wait return.
         self._writer = _open_again(queue._writer.fileno(), os.O_WRONLY)
@@ -133,6 +134,20 @@ class QueueReader:
             return int(self._queue.qsize())
         return 0
 
+    def look_at_lock(self, now: float, patience: float) -> bool:
+        """As `lock_is_stuck`, but without waiting: by looks that are some time apart. To be called in each turn."""
+        if self._queue._wlock.acquire(block=False):
+            self._unlock()
+            self._locked_since = None
+            return False
+        if self._locked_since is None:
+            self._locked_since = now
+        if now - self._locked_since < patience:
+            return False
+        self._locked_since = None
+        self._unlock()
+        return True
+
     def lock_is_stuck(self, patience: float) -> bool:
         """Whether the writers' lock could not be had for so many seconds; then it is unlocked.
 
@@ -142,7 +157,7 @@ class QueueReader:
         in its queue's thread, which reports it and goes on.
         """
         if self._queue._wlock.acquire(timeout=patience):
-            self._queue._wlock.release()
+            self._unlock()
             return False
         self._unlock()
         return True

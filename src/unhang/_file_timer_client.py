@@ -1,0 +1,161 @@
+"""The worker's side of the timers over a named pipe; `unhang.file_based_local_timer` has both sides."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import select
+import signal as signals
+import time
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from unhang._core.requests import VERSION
+from unhang._platform.fifo import FifoWriter
+from unhang.api import TimerClient, TimerRequest
+from unhang.errors import NoTimerServerError, PipeFullError, RequestTooLargeError
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Seconds that a client waits for a full pipe. It holds some thousands of requests: the server is not looking.
+_PATIENCE = 5.0
+_SIGKILL: int = getattr(signals, "SIGKILL", getattr(signals, "CTRL_C_EVENT", 0))
+PIPE_BUF: int = getattr(select, "PIPE_BUF", 512)
+
+
+def _retry(max_retries: int, sleep_time: float) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Call a function until it does not raise, ``max_retries`` times at most, ``sleep_time`` seconds apart."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def retrying(*args: P.args, **kwargs: P.kwargs) -> R:
+            for _ in range(max_retries - 1):
+                try:
+                    return function(*args, **kwargs)
+                except Exception:
+                    logger.debug("Error running %s. Retrying...", function.__name__, exc_info=True)
+                    time.sleep(sleep_time)
+            return function(*args, **kwargs)
+
+        return retrying
+
+    return decorate
+
+
+class FileTimerRequest(TimerRequest):
+    """A `TimerRequest` of a process.
+
+    Attributes:
+        version: of the wire format.
+        signal: what to send when the timer expires; zero or a negative number tells, and sends nothing.
+    """
+
+    __slots__ = ("signal", "version")
+
+    def __init__(self, worker_pid: int, scope_id: str, expiration_time: float, signal: int = 0) -> None:
+        super().__init__(worker_id=worker_pid, scope_id=scope_id, expiration_time=expiration_time)
+        self.version = VERSION
+        self.signal = signal
+
+    @property
+    def worker_pid(self) -> int:
+        """The pid of the worker; negative for a process group."""
+        return int(self.worker_id)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, FileTimerRequest):
+            return super().__eq__(other) and (self.version, self.signal) == (other.version, other.signal)
+        return False
+
+    __hash__ = None  # it is mutable
+
+    def to_json(self) -> str:
+        """The request as it goes through the pipe, without the newline."""
+        return json.dumps(
+            {
+                "version": self.version,
+                "pid": self.worker_pid,
+                "scope_id": self.scope_id,
+                "expiration_time": self.expiration_time,
+                "signal": self.signal,
+            }
+        )
+
+
+class FileTimerClient(TimerClient):
+    """The client of `FileTimerServer`; the worker is known by its pid.
+
+    Args:
+        file_path: the named pipe that the server has made.
+        signal: what the server sends to this process when a timer expires; zero or a negative number: it
+            only tells.
+
+    Thread-safe, and good after a fork. It never waits for longer than 5 s for a pipe that is full,
+    and 1 s for a server that is not there.
+    """
+
+    def __init__(self, file_path: str, signal: int = _SIGKILL) -> None:
+        super().__init__()
+        self._file_path = file_path
+        self.signal = signal
+        self._server_lost = False
+        self._undelivered: list[FileTimerRequest] = []
+
+    @_retry(max_retries=10, sleep_time=0.1)
+    def _open_non_blocking(self) -> FifoWriter:
+        return FifoWriter(self._file_path, _PATIENCE)
+
+    def _send_request(self, request: FileTimerRequest) -> None:
+        message = request.to_json() + "\n"
+        if len(message) > PIPE_BUF:
+            raise RequestTooLargeError(request.scope_id, len(message), PIPE_BUF)
+        try:
+            pipe = self._open_non_blocking()
+        except Exception as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise NoTimerServerError(self._file_path, reason) from error
+        with pipe:
+            pipe.write(message)
+
+    def acquire(self, scope_id: str, expiration_time: float) -> None:
+        """See `TimerClient.acquire`.
+
+        Raises:
+            NoTimerServerError: (a BrokenPipeError) nobody reads the pipe.
+            PipeFullError: (a BlockingIOError) the server does not read what is in it.
+            RequestTooLargeError: (a RuntimeError) the scope is too long.
+        """
+        self._deliver()
+        self._send_request(FileTimerRequest(os.getpid(), scope_id, expiration_time, self.signal))
+        self._server_lost = False
+
+    def release(self, scope_id: str) -> None:
+        """See `TimerClient.release`. Does not raise because of a server that is gone or stuck: that is logged.
+
+        What a stuck server did not take is sent again with the next request. A server that is gone has taken
+        its timers with it.
+        """
+        if self._server_lost:
+            return
+        request = FileTimerRequest(os.getpid(), scope_id, -1, 0)
+        try:
+            self._deliver()
+            self._send_request(request)
+        except NoTimerServerError as error:
+            self._server_lost = True
+            logger.warning("Could not disarm the timer [%s]: %s", scope_id, error)
+        except PipeFullError as error:
+            self._undelivered.append(request)
+            logger.warning("Could not disarm the timer [%s] yet: %s", scope_id, error)
+
+    def _deliver(self) -> None:
+        """Send what a full pipe did not take."""
+        while self._undelivered:
+            if self._undelivered[0].worker_pid == os.getpid():
+                self._send_request(self._undelivered[0])
+            self._undelivered.pop(0)
