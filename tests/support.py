@@ -14,6 +14,7 @@ class ManualClock:
     def __init__(self, now=1000.0, wall=1_700_000_000.0):
         self.monotonic = now
         self.epoch = wall
+        self.busy = 0.0
 
     def now(self):
         return self.monotonic
@@ -21,9 +22,16 @@ class ManualClock:
     def wall(self):
         return self.epoch
 
+    def worked(self):
+        return self.busy
+
     def advance(self, seconds):
         self.monotonic += seconds
         self.epoch += seconds
+
+    def work(self, seconds):
+        self.advance(seconds)
+        self.busy += seconds
 
     def step_wall(self, seconds):
         self.epoch += seconds

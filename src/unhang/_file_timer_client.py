@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import logging
@@ -9,6 +10,7 @@ import os
 import select
 import signal as signals
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -104,7 +106,7 @@ class FileTimerClient(TimerClient):
         self._file_path = file_path
         self.signal = signal
         self._server_lost = False
-        self._undelivered: list[FileTimerRequest] = []
+        self._undelivered: deque[FileTimerRequest] = deque()
 
     @_retry(max_retries=10, sleep_time=0.1)
     def _open_non_blocking(self) -> FifoWriter:
@@ -137,8 +139,8 @@ class FileTimerClient(TimerClient):
     def release(self, scope_id: str) -> None:
         """See `TimerClient.release`. Does not raise because of a server that is gone or stuck: that is logged.
 
-        What a stuck server did not take is sent again with the next request. A server that is gone has taken
-        its timers with it.
+        What could not be sent while the server was there is sent again with the next request. A server that is
+        gone has taken its timers with it.
         """
         if self._server_lost:
             return
@@ -146,16 +148,33 @@ class FileTimerClient(TimerClient):
         try:
             self._deliver()
             self._send_request(request)
-        except NoTimerServerError as error:
-            self._server_lost = True
-            logger.warning("Could not disarm the timer [%s]: %s", scope_id, error)
-        except PipeFullError as error:
-            self._undelivered.append(request)
-            logger.warning("Could not disarm the timer [%s] yet: %s", scope_id, error)
+        except (NoTimerServerError, PipeFullError) as error:
+            if _says_that_nobody_reads(error):
+                self._server_lost = True
+                logger.warning("Could not disarm the timer [%s]: %s", scope_id, error)
+            else:
+                self._undelivered.append(request)
+                logger.warning("Could not disarm the timer [%s] yet: %s", scope_id, error)
 
     def _deliver(self) -> None:
-        """Send what a full pipe did not take."""
-        while self._undelivered:
-            if self._undelivered[0].worker_pid == os.getpid():
-                self._send_request(self._undelivered[0])
-            self._undelivered.pop(0)
+        """Send what a full pipe did not take. In another thread's way, it leaves the rest to that one."""
+        while True:
+            try:
+                request = self._undelivered.popleft()
+            except IndexError:
+                return
+            if request.worker_pid != os.getpid():
+                continue  # it was the parent's, before a fork
+            try:
+                self._send_request(request)
+            except BaseException:
+                self._undelivered.appendleft(request)
+                raise
+
+
+def _says_that_nobody_reads(error: NoTimerServerError | PipeFullError) -> bool:
+    """Whether the server is gone, rather than that we could not reach it: for want of descriptors, for example."""
+    if isinstance(error, PipeFullError):
+        return False
+    cause = error.__cause__
+    return not isinstance(cause, OSError) or cause.errno in (errno.ENXIO, errno.ENOENT)

@@ -9,6 +9,7 @@ the timer expires first. Names, signatures and observable behaviour are those of
 from __future__ import annotations
 
 import abc
+import contextlib
 import functools
 import logging
 import sys
@@ -38,15 +39,21 @@ class TimerRequest:
         expiration_time: the deadline, in seconds of the wall clock as ``time.time()`` gives them.
     """
 
-    # _deadline: the deadline on the monotonic clock, from the server that received the request.
-    __slots__ = ("_deadline", "expiration_time", "scope_id", "worker_id")
+    # _received: the expiration time and the monotonic deadline that it meant to the server which received it.
+    __slots__ = ("_received", "expiration_time", "scope_id", "worker_id")
 
-    _deadline: float
+    _received: tuple[float, float]
 
     def __init__(self, worker_id: Any, scope_id: str, expiration_time: float) -> None:
         self.worker_id = worker_id
         self.scope_id = scope_id
         self.expiration_time = expiration_time
+
+    @property
+    def _deadline(self) -> float | None:
+        """The monotonic deadline, if the request was received, and its expiration time is still the one it had."""
+        expiration_time, deadline = getattr(self, "_received", (None, None))
+        return deadline if expiration_time == self.expiration_time else None
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, TimerRequest):
@@ -253,8 +260,16 @@ class Expiration:
         client = self._client if self._client is not None else _timer_client
         if client is None:
             raise NoTimerClientError
-        client.acquire(self._scope, time.time() + self._after)
         self._armed_with = client
+        try:
+            client.acquire(self._scope, float(time.time() + self._after))
+        except Exception:
+            raise
+        except BaseException:
+            # KeyboardInterrupt and the like come from a signal handler, perhaps behind the arming.
+            with contextlib.suppress(Exception):
+                client.release(self._scope)
+            raise
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -265,6 +280,10 @@ class Expiration:
             if exc_type is None:
                 raise
             logger.exception("Could not disarm the timer [%s]", self._scope)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self._armed_with.release(self._scope)
+            raise
         return False
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:

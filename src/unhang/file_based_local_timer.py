@@ -24,6 +24,7 @@ from unhang.debug_info_logging import log_debug_info_for_expired_timers
 
 if TYPE_CHECKING:
     from unhang._core.deadlines import DeadlineTable
+    from unhang._watchdog.watch import Watch
 
 __all__ = ["FileTimerClient", "FileTimerRequest", "FileTimerServer", "_retry"]
 
@@ -76,16 +77,21 @@ class FileTimerServer(LoopThread):
         self._waiter = Waiter()
         self._reader: FifoReader | None = None
         self._fifo: Fifo | None = None
+        self._watch = self._new_watch()
         self._prepare()
 
     def _prepare(self) -> None:
         """Make the pipe, and forget the timers of an earlier start: they were not released while it was gone."""
-        from unhang._watchdog.watch import Watch
-
         self._fifo = Fifo(self._file_path)
         self._lines = LineSplitter(PIPE_BUF)
+        self._watch.close()
+        self._watch = self._new_watch()
+
+    def _new_watch(self) -> Watch[FileTimerRequest]:
+        from unhang._watchdog.watch import Watch
+
         self._exited: set[int] = set()
-        self._watch: Watch[FileTimerRequest] = Watch(self._waiter, self._exited.add)
+        return Watch(self._waiter, self._exited.add)
 
     @property
     def _timers(self) -> DeadlineTable[FileTimerRequest]:
@@ -177,14 +183,34 @@ class FileTimerServer(LoopThread):
     def _run_watchdog(self, fd: FifoReader) -> None:
         """One turn of the loop."""
         self.register_timers(self._get_requests(fd, self._watch.wait_time(self._max_interval)))
-        self._watch.looked()
-        if self._watch.is_due():
+        judged_by = self._watch.look()
+        if self._watch.is_due(judged_by):
+            if self._pipe_is_lost():
+                return
             self.register_timers(self._read_requests(fd))
-        expired = self.get_expired_timers(self._watch.wall.read())
+        expired = self.get_expired_timers(judged_by)
         log_debug_info_for_expired_timers(
             self._run_id, {pid: [timer.to_json() for timer in timers] for pid, timers in expired.items()}
         )
         self.clear_timers({pid for pid, timers in expired.items() if self._reap_expired(pid, timers)})
+
+    def _pipe_is_lost(self) -> bool:
+        """Whether our pipe is not at its path any more. Then nobody can disarm a timer, so all are dropped."""
+        if self._fifo is None or self._fifo.exists():
+            return False
+        logger.error(
+            "The named pipe %s was removed or replaced: %s timers are dropped, since nobody could disarm them",
+            self._file_path,
+            len(self._watch.timers),
+        )
+        free = not os.path.lexists(self._file_path)
+        if free:
+            self._close()
+        self._watch.close()
+        self._watch = self._new_watch()
+        if free:
+            self._open()
+        return True
 
     def _reap_expired(self, pid: int, timers: list[FileTimerRequest]) -> bool:
         """Signal a worker whose timers have expired; False when its timers are not to be cleared."""
@@ -228,7 +254,7 @@ class FileTimerServer(LoopThread):
             requests += new
             now = time.monotonic()
             if new:
-                until = min(until, now + _BATCH_TIME, *(request._deadline for request in new))
+                until = min(until, now + _BATCH_TIME, *(request._received[1] for request in new))
             remaining = until - now
             stopping = self._stop_signaled or (self._run_once and not new)
             if remaining <= 0 or stopping or len(requests) >= _BATCH:
@@ -249,7 +275,8 @@ class FileTimerServer(LoopThread):
             request = FileTimerRequest(*fields)
             disarms = request.expiration_time < 0
             # Now, not at the end of the turn: the wall clock may step in between.
-            request._deadline = math.inf if disarms else self._watch.wall.monotonic(request.expiration_time)
+            deadline = math.inf if disarms else self._watch.wall.monotonic(request.expiration_time)
+            request._received = (request.expiration_time, deadline)
             requests.append(request)
         if self._lines.too_long > too_long:
             self._watch.dropped.add("too long", f"over {PIPE_BUF} bytes", self._lines.too_long - too_long)
@@ -259,7 +286,7 @@ class FileTimerServer(LoopThread):
         """Arm and disarm what the requests ask for, in their order."""
         for request in timer_requests:
             self._request_count += 1
-            deadline = getattr(request, "_deadline", None)
+            deadline = request._deadline
             self._watch.register(request, deadline, checked=deadline is not None)
             worker = self._watch.workers.get(request.worker_id)
             if worker is not None and worker.absent:

@@ -46,6 +46,9 @@ _UNLOCKED = 0.05
 # A killed process that still runs on some processor stops within this time.
 _LAST_BREATH = 0.001
 
+# Seconds to wait behind an error of a queue that is read with get().
+_ERROR_PAUSE = 0.05
+
 _UNLOCKED_IT = "The queue's lock was left locked by a worker; unlocked it for the others"
 
 # What clients send. torch's is loaded as ours, so a server needs no torch.
@@ -145,7 +148,7 @@ class MultiprocessingRequestQueue(RequestQueue):
         self._phantoms = 0
         self._interrupted = False
         self._frames = FrameSplitter()
-        self._fed = 0.0
+        self._unfinished_since = 0.0
         self.waiter = Waiter()
         self._pipe: QueueReader | None = None
         try:
@@ -204,6 +207,10 @@ class MultiprocessingRequestQueue(RequestQueue):
             logger.warning(_UNLOCKED_IT)
             time.sleep(_UNLOCKED)
         self._pump(self._pipe)
+        if self._frames.unfinished:
+            # Releases may hide behind half a message.
+            time.sleep(_UNLOCKED)
+            self._pump(self._pipe, patience=0.0)
         return self._take(len(self._pending))
 
     def writers_held(self) -> contextlib.AbstractContextManager[None]:
@@ -213,19 +220,19 @@ class MultiprocessingRequestQueue(RequestQueue):
     def _take(self, size: int) -> list[TimerRequest]:
         taken = [self._pending.popleft() for _ in range(min(size, len(self._pending)))]
         if self._until_due:
-            self._earliest = min((request._deadline for request in self._pending), default=math.inf)
+            self._earliest = min((request._received[1] for request in self._pending), default=math.inf)
         return taken
 
-    def _pump(self, pipe: QueueReader) -> None:
-        """Move what the pipe holds to the pending requests."""
+    def _pump(self, pipe: QueueReader, patience: float = _STALL) -> None:
+        """Move what the pipe holds to the pending requests; half a message is given up after so many seconds."""
         now = time.monotonic()
-        data = pipe.read()
-        payloads = self._frames.feed(data)
-        if data or not self._frames.unfinished:
-            self._fed = now
-        elif now - self._fed > _STALL:
+        payloads = self._frames.feed(pipe.read())
+        if payloads or not self._frames.unfinished:
+            self._unfinished_since = now
+        elif now - self._unfinished_since > patience:
+            # What came behind it does not make it any younger.
             self._dropped.add("half a message", "its writer did not finish it")
-            payloads += self._frames.resume()
+            payloads = self._frames.resume()
         pipe.took(len(payloads))
         for payload in payloads:
             self._decode(payload)
@@ -240,26 +247,38 @@ class MultiprocessingRequestQueue(RequestQueue):
 
     def _accept(self, request: Any) -> None:
         if not isinstance(request, TimerRequest):
-            raise TypeError(f"a {type(request).__name__} is not a TimerRequest")
+            # torch's own requests, from a queue that is read with get(), or something that is none.
+            request = TimerRequest(request.worker_id, request.scope_id, request.expiration_time)
+        complete = hasattr(request, "worker_id") and hasattr(request, "scope_id")
+        if not complete:
+            raise TypeError("a field is missing")
         disarms = request.expiration_time < 0
         # Now, not when somebody gets it: the wall clock may step in between.
         received = request.expiration_time - time.time() + time.monotonic()
-        request._deadline = math.inf if disarms else received
+        deadline = math.inf if disarms else received
+        request._received = (request.expiration_time, deadline)
         if self._until_due:
-            self._earliest = min(self._earliest, request._deadline)
+            self._earliest = min(self._earliest, deadline)
         self._pending.append(request)
 
     def _get_from_queue(self, size: int, timeout: float) -> list[TimerRequest]:
+        """As `get`, where the queue's pipe cannot be used. It may wait for half a message."""
         until = time.monotonic() + timeout
-        requests: list[TimerRequest] = []
-        while len(requests) < size:
+        for _ in range(size):
+            remaining = until - time.monotonic()
+            if self._interrupted:
+                break
             try:
-                requests.append(self._mp_queue.get(block=True, timeout=max(0.0, until - time.monotonic())))
+                self._accept(self._mp_queue.get(block=True, timeout=max(0.0, remaining)))
             except Empty:
                 break
             except Exception as error:  # noqa: BLE001 - a damaged pickle may raise anything
                 self._dropped.add(f"not a request ({type(error).__name__})", str(error)[:100])
-        return requests
+                # If it is the queue that is broken, this keeps the loop from spinning.
+                time.sleep(min(_ERROR_PAUSE, max(0.0, remaining)))
+        self._interrupted = False
+        self.waiter.wait(0.0)
+        return self._take(size)
 
 
 class LocalTimerServer(TimerServer):
@@ -282,6 +301,7 @@ class LocalTimerServer(TimerServer):
         queue = MultiprocessingRequestQueue(mp_queue, until_due=True)
         super().__init__(queue, max_interval, daemon)
         self._watch: Watch[TimerRequest] = Watch(queue.waiter, self._worker_exited)
+        self._judged_by = time.time()
 
     @property
     def _timers(self) -> DeadlineTable[TimerRequest]:
@@ -296,7 +316,7 @@ class LocalTimerServer(TimerServer):
     def register_timers(self, timer_requests: list[TimerRequest]) -> None:
         """See `TimerServer.register_timers`."""
         for request in timer_requests:
-            self._watch.register(request, getattr(request, "_deadline", None))
+            self._watch.register(request, request._deadline)
 
     def clear_timers(self, worker_ids: set[int]) -> None:
         """See `TimerServer.clear_timers`."""
@@ -317,15 +337,15 @@ class LocalTimerServer(TimerServer):
         return self._watch.wait_time(self._max_interval)
 
     def _now(self) -> float:
-        return self._watch.wall.read()
+        return self._judged_by
 
     def _recheck(self) -> None:
-        self._watch.looked()
+        self._judged_by = self._watch.look()
         queue = self._request_queue
         if not isinstance(queue, MultiprocessingRequestQueue):
             return
         queue.free_lock()
-        if self._watch.is_due():
+        if self._watch.is_due(self._judged_by):
             self.register_timers(queue.settle())
 
     def _reap_expired(self, expired: dict[Any, list[TimerRequest]]) -> set[Any]:

@@ -149,7 +149,7 @@ def test_requests_can_be_pickled():
     request = TimerRequest(1, "a", 2.0)
     copy = pickle.loads(pickle.dumps(request))
     assert copy == request
-    assert not hasattr(copy, "_deadline")
+    assert not hasattr(copy, "_received")
 
 
 def test_the_contract_is_abstract():
@@ -222,6 +222,22 @@ def test_the_blocks_exception_survives_a_failing_release(timer, caplog):
     assert "Could not disarm" in caplog.text
     with pytest.raises(BrokenPipeError), timer.expires(5, client=Unreachable()):
         pass
+
+
+@pytest.mark.parametrize("interrupted", ["acquire", "release"])
+def test_an_interrupt_at_the_edge_of_a_block_leaves_no_timer(timer, interrupted):
+    """KeyboardInterrupt out of a signal handler, behind the arming or before the disarming, disarms."""
+    client = Recorder()
+
+    def interrupt(scope_id, *_):
+        setattr(client, interrupted, original)
+        raise KeyboardInterrupt
+
+    original = getattr(client, interrupted)
+    setattr(client, interrupted, interrupt)
+    with pytest.raises(KeyboardInterrupt), timer.expires(5, scope="scope", client=client):
+        pass
+    assert client.asked[-1] == ("release", "scope")
 
 
 def test_the_unnamed_scope_is_the_place_of_the_call(timer):

@@ -155,6 +155,21 @@ def test_other_queues_are_read_with_get(timer, caplog):
     assert requests.settle() == []
 
 
+def test_one_bad_message_of_another_queue_is_dropped_alone(timer):
+    """Where get() is used, what is no request is dropped, and what only looks like one of ours is taken."""
+    from types import SimpleNamespace
+
+    from unhang.local_timer import MultiprocessingRequestQueue
+
+    queue = queues.Queue()
+    requests = MultiprocessingRequestQueue(queue)
+    like_torchs = SimpleNamespace(worker_id=1, scope_id="scope", expiration_time=-1)
+    for item in ("hello", like_torchs):
+        queue.put(item)
+    assert requests.get(2, timeout=0.1) == [TimerRequest(1, "scope", -1)]
+    assert list(requests.dropped) == ["not a request (AttributeError)"]
+
+
 def test_acquire_release(server, queue):
     """A timer that was acquired and released is gone; releasing nothing is nothing."""
     with mock.patch("os.kill") as kill:
@@ -217,6 +232,37 @@ def test_subclasses_decide_how_to_reap(timer, queue):
     put(queue, request(-3, "one", BEFORE))
     until(lambda: len(tried) == 3, server._run_watchdog)
     assert len(server._timers) == 0
+
+
+def test_subclasses_may_change_the_deadline(timer, queue):
+    """An expiration time that register_timers() was given and changed is the one that counts."""
+
+    class Patient(timer.LocalTimerServer):
+        def register_timers(self, timer_requests):
+            for item in timer_requests:
+                item.expiration_time += 600
+            super().register_timers(timer_requests)
+
+    server = Patient(queue, max_interval=0.01)
+    put(queue, request(-3, "one", BEFORE))
+    with mock.patch("os.kill") as kill:
+        server._run_watchdog()
+    kill.assert_not_called()
+    assert len(server._timers) == 1
+
+
+def test_a_subclass_that_spares_everybody_does_not_make_the_loop_spin(timer, queue):
+    """A timer that stays due is looked at some twenty times a second."""
+
+    class Observer(timer.LocalTimerServer):
+        def get_expired_timers(self, deadline):
+            return {}
+
+    server = Observer(queue, max_interval=60)
+    server.register_timers([request(-3, "one", BEFORE)])
+    server._request_queue.interrupt()
+    server._run_watchdog()
+    assert server._wait_time() == pytest.approx(0.05)
 
 
 def test_get_expired_timers_takes_any_deadline(server):

@@ -41,16 +41,23 @@ def test_a_watchdog_on_time_gives_nothing_back():
     """Small delays are nobody's loss."""
     oversleep = Oversleep(0.0)
     for second in range(10):
-        oversleep.plan(second + 1.0)
+        oversleep.plan(second, second + 1.0)
         assert oversleep.looked(second + 1.2) == 0
 
 
 def test_the_whole_stretch_without_a_look_is_given_back():
     """The pause may have begun right after the last look, so all of it counts."""
     oversleep = Oversleep(100.0)
-    oversleep.plan(101.0)
+    oversleep.plan(100.0, 101.0)
     assert oversleep.looked(111.0) == 11.0
     assert oversleep.looked(111.1) == 0
+
+
+def test_a_pause_between_a_look_and_the_next_wait_counts():
+    """A plan that is made after the pause does not hide it."""
+    oversleep = Oversleep(100.0)
+    oversleep.plan(105.0, 106.0)
+    assert oversleep.looked(106.0) == 6.0
 
 
 @given(st.lists(st.floats(0, 100), max_size=20))
@@ -58,7 +65,7 @@ def test_no_more_is_given_back_than_has_passed(gaps):
     """However irregular the looks, what is given back never exceeds the time since the start."""
     oversleep, now, given_back = Oversleep(0.0), 0.0, 0.0
     for gap in gaps:
-        oversleep.plan(now + 1)
+        oversleep.plan(now, now + 1)
         now += gap
         given_back += oversleep.looked(now)
     assert given_back <= now + 1e-6

@@ -108,6 +108,21 @@ def test_a_forked_child_keeps_no_end_of_the_pipe(pipe_path):
     assert all(os.fstat(fd) for fd in fds)
 
 
+def test_a_fork_does_not_make_the_parent_deaf(pipe_path):
+    """What the child closes, the parent still waits for."""
+    waiter = Waiter()
+    reader = Fifo(pipe_path).open(waiter)
+    for _ in range(8):
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        with FifoWriter(pipe_path, 1) as writer:
+            writer.write("hello")
+        assert waiter.wait(30)
+        assert reader.read() == b"hello"
+
+
 def test_a_writer_needs_a_reader(pipe_path):
     """Opening for writing says at once that nobody reads."""
     Fifo(pipe_path)

@@ -117,7 +117,7 @@ def test_a_group_that_was_empty_is_never_another_one():
     """A number that stood for nobody does not stand for the group that gets it later."""
     with new_group() as leader:
         handle = GroupHandle(leader.pid)
-        handle._was_empty = True
+        handle.was_empty = True
         with pytest.raises(ProcessLookupError):
             handle.send(signal.SIGKILL)
         assert leader.poll() is None

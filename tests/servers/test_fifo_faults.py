@@ -1,10 +1,12 @@
 """What the named pipe's server must survive."""
 
+import errno
 import json
 import os
 import select
 import signal
 import time
+from unittest import mock
 
 import pytest
 
@@ -141,9 +143,63 @@ def test_a_full_pipe_is_an_error_on_acquire_and_delivered_later_on_release(file_
     while reader.read():
         pass
     client.release("after it")
-    assert client._undelivered == []
+    assert not client._undelivered
     scopes = [request.scope_id for request in file_server._read_requests(reader)]
     assert scopes[-2:] == ["not lost", "after it"]
+
+
+def test_a_release_that_finds_no_descriptor_is_delivered_later(file_server, pipe_path, monkeypatch):
+    """That the worker is short of something does not mean that the server has gone."""
+    reader = file_server._open()
+    client = unhang.FileTimerClient(pipe_path)
+    with monkeypatch.context() as context:
+        shortage = OSError(errno.EMFILE, "too many open files")
+        context.setattr(client, "_open_non_blocking", mock.Mock(side_effect=shortage))
+        client.release("short of descriptors")
+    client.release("after it")
+    scopes = [request.scope_id for request in file_server._read_requests(reader)]
+    assert scopes == ["short of descriptors", "after it"]
+
+
+def test_a_pipe_that_is_removed_kills_nobody(file_server, pipe_path, start):
+    """Whoever could not disarm its timer is spared; the pipe is made again, and who comes then is watched."""
+    client = unhang.FileTimerClient(pipe_path)
+    file_server.start()
+    worker = start(workers.arm_and_wait, client, 0.3)
+    assert worker.heard() == "armed"
+    until(lambda: len(file_server._timers) == 1)
+    os.unlink(pipe_path)
+    until(lambda: os.path.exists(pipe_path) and len(file_server._timers) == 0)
+    assert start(workers.sleep_in_block, client, 0.1).ended() == -signal.SIGKILL
+    assert worker.runs()
+
+
+def test_a_pipe_that_is_replaced_kills_nobody(file_server, pipe_path, start):
+    """The releases go to another server now: the one that lost its pipe judges nobody."""
+    client = unhang.FileTimerClient(pipe_path)
+    file_server.start()
+    worker = start(workers.arm_and_wait, client, 0.3)
+    assert worker.heard() == "armed"
+    until(lambda: len(file_server._timers) == 1)
+    other = unhang.FileTimerServer(pipe_path, "other")
+    other.start()
+    until(lambda: len(file_server._timers) == 0)
+    assert start(workers.sleep_in_block, client, 0.1).ended() == -signal.SIGKILL
+    assert worker.runs()
+    other.stop()
+
+
+def test_restarts_leave_no_descriptors(file_server, start):
+    """A server that is stopped forgets its workers."""
+    worker = start(workers.idle)
+    worker.heard()
+    counts = []
+    for _ in range(5):
+        file_server.start()
+        file_server.register_timers([unhang.FileTimerRequest(worker.pid, "scope", time.time() + 600, 9)])
+        file_server.stop()
+        counts.append(len(os.listdir("/proc/self/fd")))
+    assert counts[-1] == counts[0]
 
 
 def test_a_forked_child_does_not_send_its_parents_requests(file_server, pipe_path):

@@ -107,6 +107,20 @@ def test_half_a_message_does_not_silence_the_others(local_server, start, monkeyp
     assert start(workers.sleep_in_block, client, 0.1).ended() == -signal.SIGKILL
 
 
+def test_a_release_behind_half_a_message_counts(local_server, start):
+    """Nobody is judged before what may hide behind the half of a dead writer has been looked at."""
+    queue = local_server._request_queue._mp_queue
+    worker = start(workers.idle)
+    worker.heard()
+    client = unhang.LocalTimerClient(queue)
+    client._send(TimerRequest(worker.pid, "scope", time.time() + 0.2))
+    until(lambda: len(local_server._timers) == 1, local_server._run_watchdog)
+    os.write(queue._writer.fileno(), (100_000).to_bytes(4, "big") + b"\x80\x04\x95")
+    client._send(TimerRequest(worker.pid, "scope", -1))
+    until(lambda: len(local_server._timers) == 0, local_server._run_watchdog)
+    assert worker.runs()
+
+
 def test_a_server_with_100_000_timers_turns_quickly(local_server, start):
     """A turn costs what expired, not what exists: no turn visits the timers that are far away."""
     worker = start(workers.idle)

@@ -1,7 +1,9 @@
 """The watch over workers: real processes, a clock moved by hand."""
 
+import errno
 import os
 import signal
+from unittest import mock
 
 import pytest
 
@@ -30,6 +32,9 @@ class Sight:
     def expired(self):
         return self.watch.expired(self.watch.wall.read())
 
+    def is_due(self):
+        return self.watch.is_due(self.watch.wall.read())
+
 
 @pytest.fixture
 def sight():
@@ -48,10 +53,10 @@ def test_a_timer_expires_at_its_deadline(sight, worker):
     sight.arm(worker.pid, 10)
     sight.clock.advance(9.99)
     assert sight.expired() == {}
-    assert not sight.watch.is_due()
+    assert not sight.is_due()
     sight.clock.advance(0.01)
     assert list(sight.expired()) == [worker.pid]
-    assert sight.watch.is_due()
+    assert sight.is_due()
 
 
 @pytest.mark.parametrize("step", [3600, -3600])
@@ -80,10 +85,62 @@ def test_time_in_which_nobody_looked_is_given_back(sight, worker):
     sight.arm(worker.pid, 10)
     sight.watch.wait_time(60)
     sight.clock.advance(60)
-    sight.watch.looked()
+    sight.watch.look()
     assert sight.expired() == {}
     sight.clock.advance(10.1)
     assert list(sight.expired()) == [worker.pid]
+
+
+def test_a_watchdog_that_is_busy_gives_nothing_back(sight, worker):
+    """Requests that keep it at work for a minute do not make everybody's deadline a minute later."""
+    sight.arm(worker.pid, 10)
+    sight.watch.wait_time(60)
+    sight.clock.work(60)
+    sight.watch.look()
+    assert list(sight.expired()) == [worker.pid]
+
+
+def test_a_pause_while_somebody_is_killed_is_given_back_too(sight, worker):
+    """The time between a look and the next wait is watched as well."""
+    sight.arm(worker.pid, 10)
+    sight.watch.look()
+    sight.clock.advance(60)
+    sight.watch.wait_time(60)
+    sight.watch.look()
+    assert sight.expired() == {}
+
+
+def test_what_is_due_after_the_instant_of_judgement_is_not_judged(sight, worker):
+    """A release may come while the pipe is read for the last time: only what was due before that counts."""
+    sight.arm(worker.pid, 10)
+    sight.clock.advance(9.9)
+    judged_by = sight.watch.look()
+    sight.clock.advance(0.2)
+    assert not sight.watch.is_due(judged_by)
+    assert sight.watch.expired(judged_by) == {}
+
+
+def test_a_scope_that_cannot_be_hashed_without_harm_is_dropped(sight, worker):
+    """A scope is a string: a tuple in a tuple in a tuple, and so on, would overflow the stack."""
+    scope = ()
+    for _ in range(200_000):
+        scope = (scope,)
+    sight.watch.register(TimerRequest(worker.pid, scope, 5.0))
+    assert sight.watch.dropped.counts == {"bad scope": 1}
+
+
+def test_a_worker_that_cannot_be_identified_is_told(sight, worker, monkeypatch):
+    """Short of descriptors we cannot tell who it is: its request is dropped and counted, and a kill is tried again."""
+    shortage = OSError(errno.EMFILE, "too many open files")
+    with monkeypatch.context() as context:
+        context.setattr("unhang._platform.process.facts", mock.Mock(side_effect=shortage))
+        sight.arm(worker.pid)
+    assert sight.watch.dropped.counts == {"worker not identified": 1}
+    sight.arm(worker.pid)
+    with monkeypatch.context() as context:
+        context.setattr("unhang._platform.process.facts", mock.Mock(side_effect=shortage))
+        assert not sight.watch.kill(worker.pid, signal.SIGKILL)
+    assert worker.runs()
 
 
 def test_a_process_that_is_killed_is_the_one_that_asked(sight, worker):
@@ -239,7 +296,13 @@ def test_a_worker_that_disarms_while_it_is_retried_is_spared(sight, worker):
 
 
 @pytest.mark.parametrize(
-    "request_", [TimerRequest("4711", "s", 1), TimerRequest(4711, [], 1), TimerRequest(4711, "s", float("nan"))]
+    "request_",
+    [
+        TimerRequest("4711", "s", 1),
+        TimerRequest(4711, (), 1),
+        TimerRequest.__new__(TimerRequest),
+        TimerRequest(4711, "s", float("nan")),
+    ],
 )
 def test_a_request_that_is_none_is_dropped_alone(sight, worker, request_):
     """It is counted, and the next one is registered."""

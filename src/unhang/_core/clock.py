@@ -15,6 +15,9 @@ class Clock(Protocol):
     def wall(self) -> float:
         """Seconds since the epoch: what the timer contract calls ``expiration_time``; it may step."""
 
+    def worked(self) -> float:
+        """Seconds of processor time that the calling thread has used."""
+
 
 class SystemClock:
     """``CLOCK_MONOTONIC`` and the wall clock."""
@@ -26,6 +29,10 @@ class SystemClock:
     def wall(self) -> float:
         """See `Clock.wall`."""
         return time.time()
+
+    def worked(self) -> float:
+        """See `Clock.worked`."""
+        return time.thread_time()
 
 
 class WallTime:
@@ -44,6 +51,11 @@ class WallTime:
         """The wall clock now, remembered together with the monotonic clock."""
         self._read = (self._clock.wall(), self._clock.now())
         return self._read[0]
+
+    @property
+    def read_at(self) -> float:
+        """The monotonic instant of the last `read`."""
+        return self._read[1]
 
     def monotonic(self, wall: float) -> float:
         """The monotonic instant at which the wall clock, if it does not step, shows ``wall``."""

@@ -12,7 +12,8 @@ class Oversleep:
     seconds behind its plan. It returns the whole stretch, not only what exceeds the plan, since the pause
     may have begun right after the last look: a late kill is better than a false one.
 
-    Instants are monotonic seconds.
+    Instants are seconds of a clock that does not count the watchdog's own work: a watchdog that is kept busy was
+    not away.
     """
 
     def __init__(self, now: float, tolerance: float = 0.25) -> None:
@@ -20,9 +21,13 @@ class Oversleep:
         self._looked = now
         self._planned = now
 
-    def plan(self, next_look: float) -> None:
-        """The watchdog is about to wait, until ``next_look`` at the latest."""
-        self._planned = max(self._planned, next_look)
+    def plan(self, now: float, next_look: float) -> None:
+        """The watchdog is about to wait, until ``next_look`` at the latest.
+
+        If it has been away since its last look, `looked` will say so: a plan does not make up for it.
+        """
+        if now - self._planned <= self._tolerance:
+            self._planned = max(self._planned, next_look)
 
     def looked(self, now: float) -> float:
         """The watchdog looks at the deadlines; returns the seconds to give back, or 0."""

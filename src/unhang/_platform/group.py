@@ -21,14 +21,19 @@ class GroupHandle:
         self.pid = -group
         self._group = group
         self._leader = facts(group)
-        self._was_empty = not group_members(group)
+        self.first_members = group_members(group)
+        self.was_empty = not self.first_members
 
     def members(self) -> list[Facts]:
         """The members, if it is still the same group."""
         members = group_members(self._group)
         leader = facts(self._group)
         led_by_another = leader is not None and (self._leader is None or leader.start_time != self._leader.start_time)
-        return [] if self._was_empty or led_by_another else members
+        return [] if self.was_empty or led_by_another else members
+
+    def is_stale(self) -> bool:
+        """Always False: it can be told from another group when it is signalled."""
+        return False
 
     def alive(self) -> bool:
         """Whether the group has a member."""

@@ -20,12 +20,17 @@ from unhang._core.rules import Facts, Me
 
 LINUX = sys.platform == "linux"
 _PROC = Path("/proc")
+_NOBODY = {errno.ENOENT, errno.ESRCH, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 # A watchdog shares its process with an agent, for which the last quarter of the descriptors is left.
 _OUR_SHARE = 0.75
 
 
 def facts(pid: int) -> Facts | None:
-    """What the kernel says about a process; None when there is none, or when it may not be seen."""
+    """What the kernel says about a process; None when there is none, or when it may not be seen.
+
+    Raises:
+        OSError: it cannot be told; for example, this process is short of descriptors.
+    """
     return _facts_procfs(pid) if LINUX else _facts_psutil(pid)
 
 
@@ -44,8 +49,10 @@ def _facts_procfs(pid: int) -> Facts | None:
     try:
         fields = _stat(pid)
         status = (_PROC / str(pid) / "status").read_bytes()
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno in _NOBODY:
+            return None
+        raise
     lines = dict(line.split(b":", 1) for line in status.splitlines() if b":" in line)
     return Facts(
         pid=pid,
@@ -104,7 +111,14 @@ def group_members(group: int) -> list[Facts]:
     """The processes of a process group, zombies left out."""
     import psutil
 
-    found = []
+    found: list[Facts] = []
+    try:
+        # Most groups that do not exist are found out without a look at every process.
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return found
+    except OSError:
+        pass
     for pid in psutil.pids():
         try:
             if os.getpgid(pid) != group:
@@ -127,14 +141,23 @@ class ProcessHandle:
 
     @classmethod
     def open(cls, pid: int) -> ProcessHandle | None:
-        """The process that has this pid now; None when there is none, when it has exited, or may not be seen."""
+        """The process that has this pid now; None when there is none, when it has exited, or may not be seen.
+
+        Raises:
+            OSError: it cannot be told, as for `facts`.
+        """
         try:
             fd = _open_pidfd(pid)
         except OSError:
             return None
-        # Read behind the pidfd: if that is still alive afterwards, these facts are its own.
-        seen = facts(pid)
-        handle = cls(pid, seen.start_time if seen else 0.0, fd)
+        handle = cls(pid, 0.0, fd)
+        try:
+            # Read behind the pidfd: if that is still alive afterwards, these facts are its own.
+            seen = facts(pid)
+        except OSError:
+            handle.close()
+            raise
+        handle.start_time = seen.start_time if seen else 0.0
         if seen is None or not handle.alive():
             handle.close()
             return None
@@ -148,6 +171,10 @@ class ProcessHandle:
             return not poll.poll(0)
         seen = facts(self.pid)
         return seen is not None and not seen.exited and seen.start_time == self.start_time
+
+    def is_stale(self) -> bool:
+        """Whether another process may have the pid without a pidfd having told."""
+        return self.fd < 0 and not self.alive()
 
     def facts(self) -> Facts | None:
         """What the kernel says about the process now; None when it has exited."""

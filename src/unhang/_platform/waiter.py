@@ -25,6 +25,7 @@ class Waiter:
         for fd in (self._woken, self._waker):
             os.set_blocking(fd, False)
         self._selector.register(self._woken, selectors.EVENT_READ)
+        self._owner = os.getpid()
         close_in_child(self)
 
     def watch(self, fd: int) -> None:
@@ -37,6 +38,8 @@ class Waiter:
 
     def forget(self, fd: int) -> None:
         """Undo `watch` or `call_once`, if that is still to be done; before ``fd`` is closed."""
+        if os.getpid() != self._owner:
+            return  # a forked child shares the kernel's side of the selector: its parent still waits
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(fd)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 BEAT = 1.0
 # How often to look whether a debugger still holds a worker whose timer has expired.
 HELD_PAUSE = 1.0
+# How long to wait while a timer is due that nobody acts on.
+_LET_BE = 0.05
 
 
 class RequestLike(Protocol):
@@ -38,7 +41,8 @@ Request = TypeVar("Request", bound=RequestLike)
 class Watch(Generic[Request]):
     """Deadlines and workers, without a thread or a wait: a server's loop brings both.
 
-    The loop asks `wait_time`, waits, registers what came, calls `looked`, and reaps what `expired` returns.
+    The loop asks `wait_time`, waits, registers what came, calls `look`, registers what has come since if anybody
+    `is_due`, and reaps what `expired` returns.
     Not thread-safe: it belongs to the loop.
     """
 
@@ -55,7 +59,8 @@ class Watch(Generic[Request]):
         self.timers: DeadlineTable[Request] = DeadlineTable()
         self.workers = Workers(waiter, on_exit)
         self.dropped = Tally(lambda kind, detail: logger.warning("Dropping a request: %s: %s", kind, detail))
-        self._oversleep = Oversleep(self._clock.now())
+        self._loop = 0
+        self._start_over()
 
     def register(self, request: Request, deadline: float | None = None, *, checked: bool = False) -> None:
         """Arm or disarm a timer.
@@ -65,12 +70,18 @@ class Watch(Generic[Request]):
             deadline: monotonic seconds, if the request was converted when it was received.
             checked: whether the request has been checked.
         """
-        if not checked:
-            try:
+        try:
+            if not checked:
                 check_request(request.worker_id, request.scope_id, request.expiration_time)
-            except MalformedRequestError as error:
-                self.dropped.add(error.kind, error.detail)
-                return
+            self._register(request, deadline)
+        except MalformedRequestError as error:
+            self.dropped.add(error.kind, error.detail)
+        except AttributeError as error:
+            self.dropped.add("incomplete", str(error))
+        except OSError as error:
+            self.dropped.add("worker not identified", str(error))
+
+    def _register(self, request: Request, deadline: float | None) -> None:
         pid, scope = request.worker_id, request.scope_id
         if request.expiration_time < 0:
             self.disarm(pid, scope)
@@ -92,6 +103,8 @@ class Watch(Generic[Request]):
 
     def _is_another(self, worker: Worker) -> bool:
         """Whether a new request under this worker's pid may come from another process."""
+        if worker.handle is not None and worker.handle.is_stale():
+            return True
         if worker.killed_at is not None:
             return worker.exited or self._clock.now() - worker.killed_at > DYING
         return worker.exited
@@ -100,7 +113,7 @@ class Watch(Generic[Request]):
         """Stop one timer, if there is one."""
         self.timers.disarm(pid, scope)
         worker = self.workers.get(pid)
-        if worker is not None and worker.absent and not self.timers.has_worker(pid):
+        if worker is not None and worker.is_nobody and not self.timers.has_worker(pid):
             self.workers.forget(pid)
 
     def clear(self, pid: int) -> None:
@@ -114,26 +127,47 @@ class Watch(Generic[Request]):
         if worker.exited or worker.absent:
             self.workers.forget(pid)
 
+    def close(self) -> None:
+        """Forget everybody, and give their descriptors back."""
+        for pid in self.workers.known():
+            self.workers.forget(pid)
+
     def wait_time(self, longest: float) -> float:
         """Seconds to wait for requests: until the next deadline or beat, but no longer than ``longest``."""
         now = self._clock.now()
         next_deadline = self.timers.next_deadline()
         wait = min(longest, BEAT, math.inf if next_deadline is None else next_deadline - now)
+        if next_deadline is not None and next_deadline <= self.wall.read_at:
+            # It was due at the last look, and whoever looked let it be: a subclass may.
+            wait = min(longest, _LET_BE)
         wait = max(wait, 0.0)
-        self._oversleep.plan(now + wait)
+        self._start_over()
+        idle = now - self._clock.worked()
+        self._oversleep.plan(idle, idle + wait)
         return wait
 
-    def looked(self) -> None:
-        """After each wait and before anyone is judged: give back the time in which nobody looked."""
-        lost = self._oversleep.looked(self._clock.now())
+    def _start_over(self) -> None:
+        """Measure from now on, if another thread turns the loop: the processor time is a thread's own."""
+        if self._loop != threading.get_ident():
+            self._loop = threading.get_ident()
+            self._oversleep = Oversleep(self._clock.now() - self._clock.worked())
+
+    def look(self) -> float:
+        """After each wait: give back the time in which nobody looked. Returns the instant to judge by (wall clock).
+
+        What workers sent before that instant is to be read behind this, and before anyone is judged.
+        """
+        self._start_over()
+        lost = self._oversleep.looked(self._clock.now() - self._clock.worked())
         if lost:
             logger.warning("The watchdog overslept: all deadlines are given %.1f s back", lost)
             self.timers.give_back(lost)
+        return self.wall.read()
 
-    def is_due(self) -> bool:
-        """Whether a timer has expired."""
+    def is_due(self, wall: float) -> bool:
+        """Whether a timer has expired when the wall clock shows ``wall``."""
         next_deadline = self.timers.next_deadline()
-        return next_deadline is not None and next_deadline <= self._clock.now()
+        return next_deadline is not None and next_deadline <= self.wall.monotonic(wall)
 
     def expired(self, wall: float) -> dict[int, list[Request]]:
         """The requests that have expired when the wall clock shows ``wall``, by worker."""

@@ -46,6 +46,11 @@ class Worker:
         """Whether there was no such process: whoever has the pid later is not meant."""
         return self.handle is None and self.refusal is None
 
+    @property
+    def is_nobody(self) -> bool:
+        """Whether there was no such process or process group, so that nothing is lost when it is forgotten."""
+        return self.absent or (isinstance(self.handle, GroupHandle) and self.handle.was_empty)
+
 
 # The requests of a killed worker that were under way are ignored for so long, or until it is gone.
 DYING = 5.0
@@ -89,7 +94,7 @@ class Workers:
         if refusal is not None:
             return Worker(None, refusal)
         group = GroupHandle(-pid)
-        return Worker(group, refuse_group(-pid, group.members(), ours))
+        return Worker(group, refuse_group(-pid, group.first_members, ours))
 
     def _exited(self, pid: int) -> None:
         """The pidfd said so: from now on the pid may be somebody else's."""
@@ -97,6 +102,10 @@ class Workers:
         worker.exited = True
         self._close(worker)
         self._on_exit(pid)
+
+    def known(self) -> list[int]:
+        """The pids that are known."""
+        return list(self._workers)
 
     def forget(self, pid: int) -> None:
         """Drop what is known of a worker."""
@@ -123,7 +132,9 @@ class Workers:
 
     def kill(self, pid: int, number: int, now: float) -> Outcome:
         """Send a signal to the worker: to the process that sent the requests, or to nobody."""
-        worker = self._workers.get(pid) or self.admit(pid)
+        worker = self._workers.get(pid)
+        if worker is None:
+            worker = self.admit(pid)
         outcome = self._signal(pid, worker, number)
         worker.held = outcome is Outcome.HELD
         if outcome is Outcome.SIGNALLED and number == signal.SIGKILL:
@@ -134,13 +145,13 @@ class Workers:
         handle = worker.handle
         if worker.absent or worker.exited or (isinstance(handle, ProcessHandle) and not handle.alive()):
             return Outcome.GONE
-        refusal, traced = (worker.refusal, False) if handle is None else self._look_again(pid, handle)
-        if refusal is not None:
-            logger.error("Not sending signal %s: %s", number, refusal)
-            return Outcome.REFUSED
-        if traced:
-            return Outcome.HELD
         try:
+            refusal, traced = (worker.refusal, False) if handle is None else self._look_again(pid, handle)
+            if refusal is not None:
+                logger.error("Not sending signal %s: %s", number, refusal)
+                return Outcome.REFUSED
+            if traced:
+                return Outcome.HELD
             handle.send(number)  # type: ignore[union-attr]
         except ProcessLookupError:
             return Outcome.GONE
