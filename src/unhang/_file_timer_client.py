@@ -9,10 +9,11 @@ import logging
 import os
 import select
 import signal as signals
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from unhang._core.requests import VERSION
 from unhang._platform.fifo import FifoWriter
@@ -26,6 +27,8 @@ R = TypeVar("R")
 
 # Seconds that a client waits for a full pipe. It holds some thousands of requests: the server is not looking.
 _PATIENCE = 5.0
+# Seconds between attempts to send a release that could not be sent.
+_REDELIVERY = 0.2
 _SIGKILL: int = getattr(signals, "SIGKILL", getattr(signals, "CTRL_C_EVENT", 0))
 PIPE_BUF: int = getattr(select, "PIPE_BUF", 512)
 
@@ -107,6 +110,16 @@ class FileTimerClient(TimerClient):
         self.signal = signal
         self._server_lost = False
         self._undelivered: deque[FileTimerRequest] = deque()
+        self._delivering = threading.Lock()
+        self._deliverer: threading.Thread | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = vars(self).copy()
+        del state["_delivering"], state["_deliverer"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _delivering=threading.Lock(), _deliverer=None)
 
     @_retry(max_retries=10, sleep_time=0.1)
     def _open_non_blocking(self) -> FifoWriter:
@@ -139,8 +152,8 @@ class FileTimerClient(TimerClient):
     def release(self, scope_id: str) -> None:
         """See `TimerClient.release`. Does not raise because of a server that is gone or stuck: that is logged.
 
-        What could not be sent while the server was there is sent again with the next request. A server that is
-        gone has taken its timers with it.
+        What could not be sent while the server was there is sent again, before the next request and from a thread
+        of its own. A server that is gone has taken its timers with it.
         """
         if self._server_lost:
             return
@@ -154,22 +167,39 @@ class FileTimerClient(TimerClient):
                 logger.warning("Could not disarm the timer [%s]: %s", scope_id, error)
             else:
                 self._undelivered.append(request)
+                self._deliver_later()
                 logger.warning("Could not disarm the timer [%s] yet: %s", scope_id, error)
 
     def _deliver(self) -> None:
-        """Send what a full pipe did not take. In another thread's way, it leaves the rest to that one."""
-        while True:
+        """Send what could not be sent before, in its order."""
+        if not self._undelivered:
+            return
+        # Bounded: in a forked child the lock may stay locked by a thread of the parent.
+        locked = self._delivering.acquire(timeout=_PATIENCE)
+        try:
+            while self._undelivered:
+                # What was the parent's, before a fork, is the parent's to send.
+                if self._undelivered[0].worker_pid == os.getpid():
+                    self._send_request(self._undelivered[0])
+                self._undelivered.popleft()
+        finally:
+            if locked:
+                self._delivering.release()
+
+    def _deliver_later(self) -> None:
+        """Go on trying in a thread: there may be no next request."""
+        if self._deliverer is None or not self._deliverer.is_alive():
+            self._deliverer = threading.Thread(target=self._keep_delivering, name="unhang-release", daemon=True)
+            self._deliverer.start()
+
+    def _keep_delivering(self) -> None:
+        while self._undelivered:
+            time.sleep(_REDELIVERY)
             try:
-                request = self._undelivered.popleft()
-            except IndexError:
-                return
-            if request.worker_pid != os.getpid():
-                continue  # it was the parent's, before a fork
-            try:
-                self._send_request(request)
-            except BaseException:
-                self._undelivered.appendleft(request)
-                raise
+                self._deliver()
+            except (NoTimerServerError, PipeFullError) as error:
+                if _says_that_nobody_reads(error):
+                    self._undelivered.clear()
 
 
 def _says_that_nobody_reads(error: NoTimerServerError | PipeFullError) -> bool:

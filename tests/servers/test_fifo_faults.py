@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pickle
 import select
 import signal
 import time
@@ -156,9 +157,17 @@ def test_a_release_that_finds_no_descriptor_is_delivered_later(file_server, pipe
         shortage = OSError(errno.EMFILE, "too many open files")
         context.setattr(client, "_open_non_blocking", mock.Mock(side_effect=shortage))
         client.release("short of descriptors")
-    client.release("after it")
-    scopes = [request.scope_id for request in file_server._read_requests(reader)]
-    assert scopes == ["short of descriptors", "after it"]
+    scopes = []
+    until(lambda: scopes, lambda: scopes.extend(r.scope_id for r in file_server._read_requests(reader)))
+    assert scopes == ["short of descriptors"]
+    client._deliverer.join(30)
+    assert not client._deliverer.is_alive()
+
+
+def test_clients_can_be_pickled(pipe_path):
+    """A client goes to a new process with its path and its signal."""
+    copy = pickle.loads(pickle.dumps(unhang.FileTimerClient(pipe_path, signal=15)))
+    assert (copy._file_path, copy.signal) == (pipe_path, 15)
 
 
 def test_a_pipe_that_is_removed_kills_nobody(file_server, pipe_path, start):
