@@ -249,8 +249,7 @@ class MultiprocessingRequestQueue(RequestQueue):
         if not isinstance(request, TimerRequest):
             # torch's own requests, from a queue that is read with get(), or something that is none.
             request = TimerRequest(request.worker_id, request.scope_id, request.expiration_time)
-        complete = hasattr(request, "worker_id") and hasattr(request, "scope_id")
-        if not complete:
+        if not (hasattr(request, "worker_id") and hasattr(request, "scope_id")):
             raise TypeError("a field is missing")
         disarms = request.expiration_time < 0
         # Now, not when somebody gets it: the wall clock may step in between.
