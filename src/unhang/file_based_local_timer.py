@@ -160,7 +160,10 @@ class FileTimerServer(LoopThread):
             os.kill(pid, 0)
         except (OSError, OverflowError):
             return False
-        seen = facts(pid)
+        try:
+            seen = facts(pid)
+        except OSError:
+            return True  # it was there just now, and no more can be told
         return seen is None or not seen.exited
 
     def get_last_progress_time(self) -> int:
@@ -203,12 +206,11 @@ class FileTimerServer(LoopThread):
             self._file_path,
             len(self._watch.timers),
         )
-        free = not os.path.lexists(self._file_path)
-        if free:
+        if os.path.lexists(self._file_path):
+            self._watch.close()
+            self._watch = self._new_watch()
+        else:
             self._close()
-        self._watch.close()
-        self._watch = self._new_watch()
-        if free:
             self._open()
         return True
 
@@ -286,7 +288,8 @@ class FileTimerServer(LoopThread):
         """Arm and disarm what the requests ask for, in their order."""
         for request in timer_requests:
             self._request_count += 1
-            deadline = request._deadline
+            # torch's own requests have none.
+            deadline = getattr(request, "_deadline", None)
             self._watch.register(request, deadline, checked=deadline is not None)
             worker = self._watch.workers.get(request.worker_id)
             if worker is not None and worker.absent:

@@ -226,7 +226,10 @@ class MultiprocessingRequestQueue(RequestQueue):
     def _pump(self, pipe: QueueReader, patience: float = _STALL) -> None:
         """Move what the pipe holds to the pending requests; half a message is given up after so many seconds."""
         now = time.monotonic()
+        out_of_step = self._frames.out_of_step
         payloads = self._frames.feed(pipe.read())
+        if self._frames.out_of_step > out_of_step:
+            self._dropped.add("out of step", "bytes that are no message", self._frames.out_of_step - out_of_step)
         if payloads or not self._frames.unfinished:
             self._unfinished_since = now
         elif now - self._unfinished_since > patience:
@@ -315,7 +318,8 @@ class LocalTimerServer(TimerServer):
     def register_timers(self, timer_requests: list[TimerRequest]) -> None:
         """See `TimerServer.register_timers`."""
         for request in timer_requests:
-            self._watch.register(request, request._deadline)
+            # torch's own requests have no deadline of ours.
+            self._watch.register(request, getattr(request, "_deadline", None))
 
     def clear_timers(self, worker_ids: set[int]) -> None:
         """See `TimerServer.clear_timers`."""

@@ -111,7 +111,7 @@ def test_one_bad_message_is_dropped_alone(requests, queue, bad):
         put(queue, bad)
     put(queue, TimerRequest(1, "scope", -1))
     assert requests.get(5, timeout=0.5) == [TimerRequest(1, "scope", -1)]
-    assert sum(requests.dropped.values()) in (0, 1)
+    assert len(requests.dropped) == 1
 
 
 def test_a_pickle_calls_nothing(requests, queue, tmp_path):
@@ -263,6 +263,14 @@ def test_a_subclass_that_spares_everybody_does_not_make_the_loop_spin(timer, que
     server._request_queue.interrupt()
     server._run_watchdog()
     assert server._wait_time() == pytest.approx(0.05)
+
+
+def test_requests_of_another_class_are_registered(server):
+    """A request that only has the fields of one, as torch's own, is armed like ours."""
+    from types import SimpleNamespace
+
+    server.register_timers([SimpleNamespace(worker_id=-3, scope_id="one", expiration_time=time.time() + LATER)])
+    assert (-3, "one") in server._timers
 
 
 def test_get_expired_timers_takes_any_deadline(server):

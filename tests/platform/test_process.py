@@ -109,7 +109,7 @@ def test_a_group_is_signalled_as_one():
         assert [member.pid for member in handle.members()] == [leader.pid]
         handle.send(signal.SIGKILL)
         leader.wait()
-        assert not handle.alive()
+        assert handle.members() == []
         assert group_members(leader.pid) == []
 
 

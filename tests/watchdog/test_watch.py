@@ -10,6 +10,7 @@ import pytest
 import workers
 from support import ManualClock, until
 from unhang._core import retries
+from unhang._platform import process
 from unhang._platform.waiter import Waiter
 from unhang._watchdog import watch as watch_module
 from unhang._watchdog.watch import BEAT, Watch
@@ -141,6 +142,13 @@ def test_a_worker_that_cannot_be_identified_is_told(sight, worker, monkeypatch):
         context.setattr("unhang._platform.process.facts", mock.Mock(side_effect=shortage))
         assert not sight.watch.kill(worker.pid, signal.SIGKILL)
     assert worker.runs()
+
+
+def test_ancestors_that_cannot_be_told_are_not_taken_for_none(monkeypatch):
+    """Short of descriptors, the rule that protects them is not checked by a part of the list."""
+    monkeypatch.setattr("unhang._platform.process._stat", mock.Mock(side_effect=OSError(errno.EMFILE, "too many")))
+    with pytest.raises(OSError, match="too many"):
+        process.me()
 
 
 def test_a_process_that_is_killed_is_the_one_that_asked(sight, worker):

@@ -35,10 +35,6 @@ class GroupHandle:
         """Always False: it can be told from another group when it is signalled."""
         return False
 
-    def alive(self) -> bool:
-        """Whether the group has a member."""
-        return bool(self.members())
-
     def send(self, number: int) -> None:
         """Send a signal to all members.
 

@@ -7,7 +7,6 @@ that process or nobody. Facts come from procfs on Linux and from psutil elsewher
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import resource
@@ -82,7 +81,11 @@ def _facts_psutil(pid: int) -> Facts | None:
 
 
 def me() -> Me:
-    """This process, as the rules see it."""
+    """This process, as the rules see it.
+
+    Raises:
+        OSError: its ancestors cannot be told, as for `facts`.
+    """
     ancestors = _ancestors_procfs() if LINUX else _ancestors_psutil()
     return Me(os.getpid(), os.getpgid(0), frozenset({os.getuid(), os.geteuid()}), ancestors)
 
@@ -91,10 +94,14 @@ def _ancestors_procfs() -> frozenset[int]:
     # psutil.Process.parents() takes seven times as long, and a kill waits for this.
     ancestors = set()
     pid = os.getppid()
-    with contextlib.suppress(OSError):
+    try:
         while pid > 0 and pid not in ancestors:
             ancestors.add(pid)
             pid = int(_stat(pid)[1])
+    except OSError as error:
+        # Those beyond one that may not be seen may not be seen either; any other error must not pass for that.
+        if error.errno not in _NOBODY:
+            raise
     return frozenset(ancestors)
 
 

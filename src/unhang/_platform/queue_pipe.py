@@ -156,11 +156,9 @@ class QueueReader:
         safe, since a request is written atomically; a holder that comes back gets a ValueError
         in its queue's thread, which reports it and goes on.
         """
-        if self._queue._wlock.acquire(timeout=patience):
-            self._unlock()
-            return False
+        stuck = not self._queue._wlock.acquire(timeout=patience)
         self._unlock()
-        return True
+        return stuck
 
     @contextlib.contextmanager
     def writers_held(self, patience: float) -> Iterator[None]:

@@ -148,8 +148,9 @@ class Watch(Generic[Request]):
 
     def _start_over(self) -> None:
         """Measure from now on, if another thread turns the loop: the processor time is a thread's own."""
-        if self._loop != threading.get_ident():
-            self._loop = threading.get_ident()
+        # The native id: the other one is soon given to the next thread.
+        if self._loop != threading.get_native_id():
+            self._loop = threading.get_native_id()
             self._oversleep = Oversleep(self._clock.now() - self._clock.worked())
 
     def look(self) -> float:
