@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import functools
 import logging
-import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, TypeVar, cast
+from typing import Any, Literal, ParamSpec, TypeVar
 
-from unhang._core.callsite import call_site
 from unhang._platform.loop_thread import LoopThread
-from unhang.errors import NoTimerClientError
+from unhang._worker.choose import configure, current_client, expires
+from unhang._worker.client import SharedTimerClient
+from unhang._worker.decorate import decorate
+from unhang._worker.timer import Timer
 
 __all__ = ["RequestQueue", "TimerClient", "TimerRequest", "TimerServer", "configure", "expires"]
 
@@ -202,67 +203,36 @@ class TimerServer(LoopThread, abc.ABC):
         self._join_thread()
 
 
-_timer_client: TimerClient | None = None
-
-
-def configure(timer_client: TimerClient | None) -> None:
-    """Set the client that `expires` uses in this process when it is given none; None clears it."""
-    global _timer_client  # noqa: PLW0603 - one client a process is what the contract says
-    _timer_client = timer_client
-    logger.info("Timer client configured to: %s", type(_timer_client).__name__)
-
-
-def expires(after: float, scope: str | None = None, client: TimerClient | None = None) -> Expiration:
-    """Arm a timer for a block, or for each call of a decorated function, and disarm it behind.
-
-    ::
-
-        with expires(after=60):
-            all_reduce(x)
-
-    If the block still runs when the timer expires, the worker may be reaped: for the clients in this package
-    it is killed from outside. It is not promised that it is reaped at that very instant.
-
-    Args:
-        after: the timeout in seconds, from entering the block on.
-        scope: names the timer. Default: the place of this call, as ``file#line``. Arming a scope again
-            replaces the timer, so two threads in one place share one.
-        client: whom to ask; default: the one given to `configure`, looked up when the block is entered.
-
-    Raises:
-        NoTimerClientError: (a RuntimeError) on entering, when there is no client.
-        TypeError, ValueError: ``after`` is not a number.
-
-    Whatever the client's ``acquire`` raises is raised on entering. An exception of the block passes through
-    untouched even if disarming fails, which is then logged; otherwise what ``release`` raises is raised.
-    """
-    if after != after:  # noqa: PLR0124 - only NaN differs from itself
-        raise ValueError("expires(after=nan): after is the timeout in seconds, and must be a number")
-    if scope is None:
-        scope = call_site(sys._getframe(1))
-    return Expiration(after, scope, client)
+TimerClient.register(SharedTimerClient)
 
 
 class Expiration:
-    """What `expires` returns: a context manager, and a decorator of plain and ``async`` functions.
+    """What `expires` returns for clients of this contract: a context manager, and a decorator.
 
-    A decorated function arms a timer of its own for each call. Not to be entered by two threads at once.
+    A decorated function, plain or ``async``, arms a timer of its own for each call. Not to be entered by two threads
+    at once. Whatever the client's ``acquire`` raises is raised on entering. An exception of the block passes through
+    untouched even if disarming fails, which is then logged; otherwise what ``release`` raises is raised.
     """
 
     __slots__ = ("_after", "_armed_with", "_client", "_scope")
 
-    def __init__(self, after: float, scope: str, client: TimerClient | None) -> None:
-        self._after = after
+    def __init__(self, after: float | timedelta, scope: str, client: TimerClient | None) -> None:
+        if after != after:  # noqa: PLR0124 - only NaN differs from itself
+            raise ValueError("expires(after=nan): after is the timeout in seconds, and must be a number")
+        self._after = after.total_seconds() if isinstance(after, timedelta) else after
         self._scope = scope
         self._client = client
 
-    def __enter__(self) -> None:
-        client = self._client if self._client is not None else _timer_client
-        if client is None:
-            raise NoTimerClientError
+    def __enter__(self) -> Timer | None:
+        client = self._client if self._client is not None else current_client()
+        if isinstance(client, SharedTimerClient):
+            # It was configured since this was made.
+            timer = client.timer(self._after, self._scope)
+            self._armed_with: TimerClient | Timer = timer
+            return timer.__enter__()
         self._armed_with = client
         try:
-            client.acquire(self._scope, float(time.time() + self._after))
+            self._acquire(client)
         except Exception:
             raise
         except BaseException:
@@ -270,37 +240,38 @@ class Expiration:
             with contextlib.suppress(Exception):
                 client.release(self._scope)
             raise
+        return None
+
+    def _acquire(self, client: TimerClient) -> None:
+        client.acquire(self._scope, float(time.time() + self._after))
+
+    def restart(self) -> None:
+        """Start the timeout over: the timer is armed again, which replaces its deadline."""
+        if isinstance(self._armed_with, Timer):
+            self._armed_with.restart()
+        else:
+            self._acquire(self._armed_with)
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]:
         try:
-            self._armed_with.release(self._scope)
+            self._disarm()
         except Exception:
             if exc_type is None:
                 raise
             logger.exception("Could not disarm the timer [%s]", self._scope)
         except BaseException:
             with contextlib.suppress(Exception):
-                self._armed_with.release(self._scope)
+                self._disarm()
             raise
         return False
 
+    def _disarm(self) -> None:
+        if isinstance(self._armed_with, Timer):
+            self._armed_with.__exit__(None, None, None)
+        else:
+            self._armed_with.release(self._scope)
+
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        from inspect import iscoroutinefunction  # takes longer to import than all of unhang
-
-        if iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def with_timer_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-                with Expiration(self._after, self._scope, self._client):
-                    return await function(*args, **kwargs)
-
-            return cast("Callable[P, R]", with_timer_async)
-
-        @functools.wraps(function)
-        def with_timer(*args: P.args, **kwargs: P.kwargs) -> R:
-            with Expiration(self._after, self._scope, self._client):
-                return function(*args, **kwargs)
-
-        return with_timer
+        return decorate(function, lambda: Expiration(self._after, self._scope, self._client))

@@ -17,13 +17,86 @@ class UnhangError(Exception):
 
 
 class NoTimerClientError(UnhangError, RuntimeError):
-    """`unhang.expires` was entered without a timer client."""
+    """`unhang.expires` was entered, and nothing says which watchdog to use."""
 
     def __str__(self) -> str:
         return (
-            "no timer client: call unhang.configure(client) first, with a LocalTimerClient(queue) or a "
-            "FileTimerClient(path), or pass client= to expires()"
+            "no timer client: start the program with `unhang run -- COMMAND`, or call unhang.configure() for a "
+            "watchdog of its own, or unhang.configure(client) (or expires(client=...)) for one of yours"
         )
+
+
+class TimerStateError(UnhangError, RuntimeError):
+    """A timer was asked for something that its state does not allow.
+
+    Attributes:
+        action: what it was asked for.
+        scope: the timer.
+        state: its state.
+    """
+
+    def __init__(self, action: str, scope: str, state: str) -> None:
+        super().__init__(action, scope, state)
+        self.action = action
+        self.scope = scope
+        self.state = state
+
+    def __str__(self) -> str:
+        return f"cannot {self.action} the timer {self.scope!r}: it is {self.state}"
+
+
+class WatchdogLostError(UnhangError, ConnectionError):
+    """Nobody watches the timers of this process.
+
+    Attributes:
+        address: where the watchdog was, or should be.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(errno.ENOTCONN, reason, address)
+        self.address = address
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"no watchdog at {self.address} ({self.reason}): timers are armed, but nobody would see them expire; "
+            f"start one with `unhang serve --address {self.address}`, or the program with `unhang run -- COMMAND`"
+        )
+
+
+class AddressError(UnhangError, ValueError):
+    """A socket cannot be, or must not be, at this address.
+
+    Attributes:
+        address: the address.
+        reason: why not.
+    """
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(address, reason)
+        self.address = address
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"no watchdog can be at {self.address!r}: {self.reason}"
+
+
+class NotSupportedError(UnhangError, NotImplementedError):
+    """This system, or this process, cannot have what was asked for.
+
+    Attributes:
+        what: what cannot be had.
+        reason: why, and what to do instead.
+    """
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(what, reason)
+        self.what = what
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.what} cannot be had here: {self.reason}"
 
 
 class RequestTooLargeError(UnhangError, RuntimeError):

@@ -1,14 +1,10 @@
 """Clocks, oversleeping, retries, counting, call sites."""
 
-import sys
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from support import ManualClock
-from unhang._core import callsite
-from unhang._core.callsite import call_site
 from unhang._core.clock import SystemClock, WallTime
 from unhang._core.oversleep import Oversleep
 from unhang._core.retries import ATTEMPTS, pause_after
@@ -89,34 +85,3 @@ def test_each_kind_is_told_once_and_counted_always():
     tally.add("too long", "x", 3)
     assert told == [("bad pid", "0"), ("too long", "x")]
     assert tally.counts == {"bad pid": 5, "too long": 3}
-
-
-def here():
-    return call_site(sys._getframe(1))
-
-
-def test_a_call_site_is_the_callers_own():
-    """The name is the file and line of the call, the same each time it runs."""
-    first = [here() for _ in range(3)]
-    second = here()
-    line = sys._getframe().f_lineno
-    assert set(first) == {f"{__file__}#{line - 2}"}
-    assert second == f"{__file__}#{line - 1}"
-
-
-def test_equal_code_in_two_files_is_two_call_sites():
-    """Code objects that compare equal are still told apart."""
-    names = []
-    for name in ("one.py", "two.py"):
-        scope = {"here": here}
-        exec(compile("def f(): return here()", name, "exec"), scope)  # noqa: S102
-        names.append(scope["f"]())
-    assert names == ["one.py#1", "two.py#1"]
-
-
-def test_call_sites_of_code_made_on_the_fly_do_not_pile_up():
-    """The cache is bounded."""
-    scope = {"here": here}
-    for _ in range(callsite._MOST_SITES + 10):
-        exec(compile("here()", "made.py", "exec"), scope)  # noqa: S102
-    assert len(callsite._sites) <= callsite._MOST_SITES

@@ -12,6 +12,8 @@ import os
 import resource
 import select
 import signal
+import socket
+import struct
 import sys
 from pathlib import Path
 
@@ -22,6 +24,8 @@ _PROC = Path("/proc")
 _NOBODY = {errno.ENOENT, errno.ESRCH, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 # A watchdog shares its process with an agent, for which the last quarter of the descriptors is left.
 _OUR_SHARE = 0.75
+# Not in Python's socket module yet; the number that Linux gives it on all but three old architectures.
+_SO_PEERPIDFD = 77
 
 
 def facts(pid: int) -> Facts | None:
@@ -157,6 +161,31 @@ class ProcessHandle:
             fd = _open_pidfd(pid)
         except OSError:
             return None
+        return cls._of(pid, fd)
+
+    @classmethod
+    def of_peer(cls, peer: socket.socket) -> ProcessHandle | None:
+        """The process that connected this unix socket; None when it has exited, or may not be seen.
+
+        Raises:
+            OSError: it cannot be told, as for `facts`.
+        """
+        pid = peer_credentials(peer)[0]
+        if pid <= 0:
+            return None  # of a pid namespace that we do not see into
+        try:
+            # Linux 6.5: the pidfd of the very process that connected.
+            fd = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+        except OSError:
+            handle = cls.open(pid)
+            if handle is not None and _has_hung_up(peer):
+                handle.close()  # so that its pid may have been another one's by then
+                return None
+            return handle
+        return cls._of(pid, _within_our_share(fd))
+
+    @classmethod
+    def _of(cls, pid: int, fd: int) -> ProcessHandle | None:
         handle = cls(pid, 0.0, fd)
         try:
             # Read behind the pidfd: if that is still alive afterwards, these facts are its own.
@@ -225,7 +254,26 @@ def _open_pidfd(pid: int) -> int:
         if error.errno in (errno.ENOSYS, errno.EMFILE, errno.ENFILE, errno.EPERM):
             return -1
         raise
+    return _within_our_share(fd)
+
+
+def _within_our_share(fd: int) -> int:
+    """The pidfd, or -1 where the descriptors of this process run short."""
     if fd >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] * _OUR_SHARE:
         os.close(fd)
         return -1
+    os.set_inheritable(fd, False)
     return fd
+
+
+def peer_credentials(peer: socket.socket) -> tuple[int, int]:
+    """The pid and the effective uid of whoever connected this unix socket, as the kernel says."""
+    size = struct.calcsize("3i")
+    pid, user, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return pid, user
+
+
+def _has_hung_up(peer: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(peer, 0)
+    return bool(poll.poll(0))

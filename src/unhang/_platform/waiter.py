@@ -7,10 +7,15 @@ import os
 import selectors
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from unhang._platform.fork import close_in_child
 
 _MILLISECOND = 0.001
+
+
+class _Repeated(NamedTuple):
+    callback: Callable[[], None]
 
 
 class Waiter:
@@ -36,8 +41,12 @@ class Waiter:
         """Call back, once, within `wait`, when ``fd`` becomes readable. The wait goes on."""
         self._selector.register(fd, selectors.EVENT_READ, callback)
 
+    def call(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call back within `wait`, which then returns, whenever there is something to read from ``fd``."""
+        self._selector.register(fd, selectors.EVENT_READ, _Repeated(callback))
+
     def forget(self, fd: int) -> None:
-        """Undo `watch` or `call_once`, if that is still to be done; before ``fd`` is closed."""
+        """Undo `watch`, `call` or `call_once`, if that is still to be done; before ``fd`` is closed."""
         if os.getpid() != self._owner:
             return  # a forked child shares the kernel's side of the selector: its parent still waits
         with contextlib.suppress(KeyError, ValueError):
@@ -71,7 +80,12 @@ class Waiter:
         """Select once; True when something besides a callback was ready."""
         ready = False
         for key, _ in self._selector.select(timeout):
-            if key.data is not None:
+            if isinstance(key.data, _Repeated):
+                ready = True
+                # An earlier callback of this round may have closed it, and its number may be another one's by now.
+                if self._selector.get_map().get(key.fd) is key:
+                    key.data.callback()
+            elif key.data is not None:
                 self._selector.unregister(key.fd)
                 key.data()
             else:

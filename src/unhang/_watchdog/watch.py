@@ -15,7 +15,8 @@ from unhang._core.requests import MalformedRequestError, check_request
 from unhang._core.retries import pause_after
 from unhang._core.tally import Tally
 from unhang._platform.waiter import Waiter
-from unhang._watchdog.workers import DYING, Outcome, Worker, Workers
+from unhang._watchdog.kill import Outcome
+from unhang._watchdog.workers import DYING, Worker, Workers
 
 logger = logging.getLogger(__name__)
 

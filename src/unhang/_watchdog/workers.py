@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import functools
 import logging
 import select
@@ -11,22 +10,13 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from unhang._core.rules import refuse_group, refuse_number, refuse_process
+from unhang._core.rules import refuse_group, refuse_number
 from unhang._platform.group import GroupHandle
 from unhang._platform.process import ProcessHandle, me
 from unhang._platform.waiter import Waiter
+from unhang._watchdog.kill import Outcome, refusal_of, send
 
 logger = logging.getLogger(__name__)
-
-
-class Outcome(enum.Enum):
-    """What became of an attempt to signal a worker."""
-
-    SIGNALLED = "signalled"
-    GONE = "gone"  # it had exited already, or was never there
-    REFUSED = "refused"  # the rules protect it
-    HELD = "held"  # a debugger holds it
-    FAILED = "failed"  # the kernel did not let us
 
 
 @dataclass(slots=True)
@@ -86,11 +76,10 @@ class Workers:
         handle = ProcessHandle.open(pid) if pid > 1 else None
         if pid > 1 and handle is None:
             return Worker(None)
+        if handle is not None:
+            return Worker(handle, refusal_of(handle))
         ours = me()
         refusal = refuse_number(pid, ours)
-        if handle is not None:
-            seen = handle.facts()
-            return Worker(handle, refusal if seen is None else refuse_process(seen, ours))
         if refusal is not None:
             return Worker(None, refusal)
         group = GroupHandle(-pid)
@@ -135,39 +124,18 @@ class Workers:
         worker = self._workers.get(pid)
         if worker is None:
             worker = self.admit(pid)
-        outcome = self._signal(pid, worker, number)
+        outcome = self._signal(worker, number)
         worker.held = outcome is Outcome.HELD
         if outcome is Outcome.SIGNALLED and number == signal.SIGKILL:
             worker.killed_at = now
         return outcome
 
-    def _signal(self, pid: int, worker: Worker, number: int) -> Outcome:
-        handle = worker.handle
-        if worker.absent or worker.exited or (isinstance(handle, ProcessHandle) and not handle.alive()):
-            return Outcome.GONE
-        try:
-            refusal, traced = (worker.refusal, False) if handle is None else self._look_again(pid, handle)
-            if refusal is not None:
-                logger.error("Not sending signal %s: %s", number, refusal)
-                return Outcome.REFUSED
-            if traced:
-                return Outcome.HELD
-            handle.send(number)  # type: ignore[union-attr]
-        except ProcessLookupError:
-            return Outcome.GONE
-        except OSError:
-            logger.exception("Error sending signal %s to pid=%s", number, pid)
-            return Outcome.FAILED
-        return Outcome.SIGNALLED
-
     @staticmethod
-    def _look_again(pid: int, handle: ProcessHandle | GroupHandle) -> tuple[str | None, bool]:
-        """Why the worker may not be killed by now, and whether a debugger holds it."""
-        ours = me()
-        if isinstance(handle, GroupHandle):
-            members = handle.members()
-            return refuse_group(-pid, members, ours), any(member.tracer for member in members)
-        seen = handle.facts()
-        if seen is None:
-            return None, False  # it exits just now: the signal will find nobody
-        return refuse_process(seen, ours), bool(seen.tracer)
+    def _signal(worker: Worker, number: int) -> Outcome:
+        handle = worker.handle
+        if worker.absent or worker.exited:
+            return Outcome.GONE
+        if handle is None or worker.refusal is not None:
+            logger.error("Not sending signal %s: %s", number, worker.refusal)
+            return Outcome.REFUSED
+        return send(handle, number)

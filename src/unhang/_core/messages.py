@@ -1,0 +1,63 @@
+"""What worker and watchdog say to each other over their socket, one message a packet.
+
+To the watchdog: `HELLO`, with the version, the flags, and the pages attached as descriptors; `PAGE`, with more of
+them; `KICK`. To the worker: `WELCOME`, or `REFUSED` with a reason as UTF-8.
+"""
+
+from __future__ import annotations
+
+VERSION = 1
+# The flag: whatever happens, this worker is not to be killed.
+OBSERVE = 1
+
+KICK = b"!"
+PAGE = b"P"
+WELCOME = b"W"
+_HELLO = b"unhang"
+_REFUSED = b"R"
+
+# Bytes; a reason is cut to fit.
+LONGEST = 512
+# Descriptors in one message. The largest pages of a process are far fewer.
+MOST_PAGES = 16
+
+
+class MessageError(ValueError):
+    """A packet that is no message of ours; the message says why."""
+
+
+def hello(flags: int) -> bytes:
+    """The first message of a worker."""
+    return _HELLO + bytes((VERSION, flags))
+
+
+def parse_hello(message: bytes) -> int:
+    """The flags.
+
+    Raises:
+        MessageError: it is not the first message of a worker that speaks this version.
+    """
+    if not message.startswith(_HELLO) or len(message) != len(_HELLO) + 2:
+        raise MessageError(f"it does not begin as a worker does: {message[:16]!r}")
+    version, flags = message[len(_HELLO) :]
+    if version != VERSION:
+        raise MessageError(f"the worker speaks version {version}, and this watchdog version {VERSION}: update one")
+    return flags
+
+
+def refused(reason: str) -> bytes:
+    """The answer to a worker that is not watched."""
+    return _REFUSED + reason.encode("utf-8", "backslashreplace")[: LONGEST - 1]
+
+
+def refusal(message: bytes) -> str | None:
+    """Why the worker is not watched; None when it is.
+
+    Raises:
+        MessageError: it is not an answer.
+    """
+    if message == WELCOME:
+        return None
+    if message[:1] == _REFUSED:
+        return message[1:].decode("utf-8", "replace")
+    raise MessageError(f"it does not answer as a watchdog does: {message[:16]!r}")

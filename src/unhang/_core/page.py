@@ -1,0 +1,252 @@
+r"""The page: a worker's timers in shared memory, and the only place that knows their layout.
+
+A page is a whole number of 8-byte words, signed, in the byte order of the host, 8-aligned: a header of 32
+words, then ``slots`` slots of 32 words each. All instants are nanoseconds of ``CLOCK_MONOTONIC``. Offsets are in words:
+
+==============  =====  ==========  ====================================================================
+header          words  written by
+==============  =====  ==========  ====================================================================
+magic           0      worker      ``b"unhang\0\0"``
+version         1      worker      1
+slots           2      worker      how many slots follow: ``(size of the page - 256) // 256``
+slot size       3      worker      256 bytes
+used            4      worker      high-water mark: slots from here on were never armed
+(none)          5-7                0
+wake            8      both        the watchdog will look again at this instant, or before
+looked          9      watchdog    the watchdog looked at this instant; 0 before it did
+(none)          10-31              0
+==============  =====  ==========  ====================================================================
+
+==============  =====  ====================================================================================
+slot            words  written by the worker alone
+==============  =====  ====================================================================================
+deadline        0      armed: the deadline. Not armed: 0, or the last deadline with the bit `NEVER` set
+sequence        1      how often the slot has been armed or restarted
+timeout         2      nanoseconds; ``deadline - timeout`` is the instant of arming
+flags           3      0
+length          4      bytes of the scope
+(none)          5-7    0
+scope           8-31   UTF-8, 192 bytes at most; longer ones lose their middle
+==============  =====  ====================================================================================
+
+Some facts about the page:
+
+- A slot has one writer at a time, who writes the deadline last. A reader takes the deadline, the rest, and
+  the deadline again: if it is the same both times, all belong to one arming.
+- A disarmed slot keeps its last deadline beside `NEVER`, so the smallest word of all slots is the earliest
+  deadline, and what a slot held last can still be read.
+- Lowering ``wake`` is always safe. The watchdog raises it before it reads the deadlines; a worker stores its
+  deadline before it reads ``wake``. So one of the two sees the other, and an early deadline is not missed, as
+  long as the processor keeps a store and a later load in order. It need not (x86 does not), which loses a
+  kick once in a long while: the deadline is then seen at the watchdog's next beat.
+- One aligned word is stored at once on the processors that Python's memoryviews work on. The order of the
+  stores is the program's on x86; elsewhere only the interpreter's own length stands between them.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WORD = 8
+MAGIC = int.from_bytes(b"unhang\0\0", "little")
+VERSION = 1
+HEADER_WORDS = 32
+SLOT_WORDS = 32
+SLOT_BYTES = SLOT_WORDS * WORD
+HEADER_BYTES = HEADER_WORDS * WORD
+
+SLOTS, SLOT_SIZE, USED, WAKE, LOOKED = 2, 3, 4, 8, 9
+DEADLINE, SEQUENCE, TIMEOUT, FLAGS, LENGTH, SCOPE = 0, 1, 2, 3, 4, 8
+SCOPE_BYTES = (SLOT_WORDS - SCOPE) * WORD
+
+# Set in the deadline of a slot that is not armed. Beyond any instant: 2**62 ns are 146 years.
+NEVER = 1 << 62
+
+SMALLEST_PAGE = 64 * 1024
+# 65,535 timers: more than a process has threads.
+LARGEST_PAGE = 16 * 1024 * 1024
+
+_ELLIPSIS = "…".encode()
+
+
+class PageError(ValueError):
+    """Memory that is not a page of ours; the message says why."""
+
+
+class Snapshot:
+    """One armed slot, as it was at one moment. Times in nanoseconds of the monotonic clock.
+
+    Attributes:
+        index: the number of the slot in its page.
+        deadline: when the timer expires.
+        sequence: how often the slot had been armed.
+        timeout: the time that the block was given.
+        scope: the name of the timer.
+    """
+
+    __slots__ = ("deadline", "index", "scope", "sequence", "timeout")
+
+    def __init__(self, index: int, deadline: int, sequence: int, timeout: int, scope: str) -> None:
+        self.index = index
+        self.deadline = deadline
+        self.sequence = sequence
+        self.timeout = timeout
+        self.scope = scope
+
+    @property
+    def armed_at(self) -> int:
+        """When the timer was armed or restarted last; what it was extended by does not count."""
+        return self.deadline - self.timeout
+
+    def __repr__(self) -> str:
+        return f"Snapshot({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__slots__)})"
+
+
+def slots_in(size: int) -> int:
+    """How many slots a page of so many bytes has."""
+    return (size - HEADER_BYTES) // SLOT_BYTES
+
+
+def scope_bytes(scope: str) -> bytes:
+    """The scope as a slot holds it. Its ends say the most: the package and the line."""
+    text = scope.encode("utf-8", "backslashreplace")
+    if len(text) <= SCOPE_BYTES:
+        return text
+    # Cut between characters, so that what is left can be read.
+    head = text[: SCOPE_BYTES // 3].decode("utf-8", "ignore").encode()
+    tail = text[len(head) + len(_ELLIPSIS) - SCOPE_BYTES :].decode("utf-8", "ignore").encode()
+    return head + _ELLIPSIS + tail
+
+
+class PageWriter:
+    """The worker's side of a page.
+
+    Args:
+        memory: zeroed memory, `SMALLEST_PAGE` to `LARGEST_PAGE` bytes; it is kept for as long as the writer.
+    """
+
+    def __init__(self, memory: bytearray | memoryview) -> None:
+        self._bytes = memoryview(memory).cast("B")
+        self._words = self._bytes.cast("q")
+        self.slots = slots_in(len(self._bytes))
+        self.used = 0
+        words = self._words
+        words[1], words[SLOTS], words[SLOT_SIZE] = VERSION, self.slots, SLOT_BYTES
+        words[0] = MAGIC
+        # Two words: when the watchdog will look, and when it did.
+        self.watched = words[WAKE : LOOKED + 1]
+
+    def add_slot(self) -> memoryview | None:
+        """The words of a slot that was never used, marked as not armed; None when the page is full."""
+        if self.used >= self.slots:
+            return None
+        start = HEADER_WORDS + self.used * SLOT_WORDS
+        slot = self._words[start : start + SLOT_WORDS]
+        slot[DEADLINE] = NEVER
+        self.used += 1
+        self._words[USED] = self.used
+        return slot
+
+
+def label(slot: memoryview, scope: bytes, timeout: int) -> None:
+    """Write what stays the same from one arming to the next into a slot that is not armed."""
+    slot[TIMEOUT] = timeout
+    slot[FLAGS] = 0
+    slot[LENGTH] = len(scope)
+    slot.cast("B")[SCOPE * WORD : SCOPE * WORD + len(scope)] = scope
+
+
+class PageReader:
+    """The watchdog's side of a page, which trusts nothing in it.
+
+    Args:
+        memory: the page.
+
+    Raises:
+        PageError: it is not a page of this version.
+    """
+
+    def __init__(self, memory: memoryview) -> None:
+        self._bytes = memory.cast("B")
+        size = len(self._bytes)
+        if not SMALLEST_PAGE <= size <= LARGEST_PAGE or size % WORD:
+            raise PageError(f"a page has {SMALLEST_PAGE} to {LARGEST_PAGE} bytes, this has {size}")
+        self._words = self._bytes.cast("q")
+        words = self._words
+        if words[0] != MAGIC:
+            raise PageError("it does not begin as a page does")
+        if words[1] != VERSION:
+            raise PageError(f"its version is {words[1]}, and this watchdog reads version {VERSION}: use one of both")
+        self._slots = slots_in(size)
+        if (words[SLOTS], words[SLOT_SIZE]) != (self._slots, SLOT_BYTES):
+            raise PageError(f"it has {words[SLOTS]} slots of {words[SLOT_SIZE]} bytes, but is {size} bytes long")
+        self._deadlines = words[HEADER_WORDS : HEADER_WORDS + self._slots * SLOT_WORDS : SLOT_WORDS]
+
+    @property
+    def used(self) -> int:
+        """How many slots have ever been armed."""
+        return max(0, min(self._words[USED], self._slots))
+
+    @property
+    def sequence(self) -> int:
+        """How often the timers of this page have been armed or restarted, all together."""
+        words = self._words[HEADER_WORDS + SEQUENCE : HEADER_WORDS + self.used * SLOT_WORDS : SLOT_WORDS]
+        return sum(words.tolist())
+
+    def promise(self, wake: int, looked: int) -> None:
+        """Tell the worker when the watchdog will look again, and that it looks now."""
+        self._words[LOOKED] = looked
+        self._words[WAKE] = wake
+
+    def earliest(self) -> int:
+        """The earliest deadline; `NEVER` or more when no timer is armed; 0 or less if there is nonsense."""
+        deadlines = self._deadlines[: self.used].tolist()
+        return min(deadlines) if deadlines else NEVER
+
+    def due(self, now: int) -> tuple[list[Snapshot], int]:
+        """The timers that have expired, and the earliest deadline of the others."""
+        expired, earliest = [], NEVER
+        for index, deadline in enumerate(self._deadlines[: self.used].tolist()):
+            if 0 < deadline <= now:
+                snapshot = self.snapshot(index)
+                if snapshot is not None and snapshot.deadline <= now:
+                    expired.append(snapshot)
+                elif snapshot is not None:
+                    earliest = min(earliest, snapshot.deadline)
+            elif now < deadline < earliest:
+                earliest = deadline
+        return expired, earliest
+
+    def snapshot(self, index: int) -> Snapshot | None:
+        """What a slot holds; None when it is not armed, or was changed meanwhile."""
+        start = HEADER_WORDS + index * SLOT_WORDS
+        words = self._words
+        deadline = words[start + DEADLINE]
+        if not 0 < deadline < NEVER:
+            return None
+        sequence, timeout = words[start + SEQUENCE], words[start + TIMEOUT]
+        length = max(0, min(words[start + LENGTH], SCOPE_BYTES))
+        text = (start + SCOPE) * WORD
+        scope = bytes(self._bytes[text : text + length])
+        if words[start + DEADLINE] != deadline:
+            return None
+        return Snapshot(index, deadline, sequence, timeout, scope.decode("utf-8", "replace"))
+
+    def is_still(self, seen: Snapshot) -> bool:
+        """Whether the slot is still armed as it was."""
+        start = HEADER_WORDS + seen.index * SLOT_WORDS
+        return bool(self._words[start] == seen.deadline and self._words[start + SEQUENCE] == seen.sequence)
+
+    def live(self) -> Iterator[Snapshot]:
+        """The timers that are armed."""
+        for index in range(self.used):
+            snapshot = self.snapshot(index)
+            if snapshot is not None:
+                yield snapshot
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        for view in (self._deadlines, self._words, self._bytes):
+            view.release()

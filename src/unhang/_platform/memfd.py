@@ -1,0 +1,53 @@
+"""Memory that two processes share through a descriptor, and that cannot be cut short (``memfd_create``, Linux)."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+
+from unhang._core.page import LARGEST_PAGE, SMALLEST_PAGE, PageError
+
+SUPPORTED = hasattr(os, "memfd_create") and hasattr(fcntl, "F_ADD_SEALS")
+
+
+def create(size: int) -> tuple[int, mmap.mmap]:
+    """Zeroed memory whose size is sealed, as a descriptor and mapped.
+
+    Raises:
+        OSError: there is none to be had, or this process is short of descriptors.
+    """
+    fd = os.memfd_create("unhang-page", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        return fd, mmap.mmap(fd, size)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def map_sealed(fd: int) -> mmap.mmap:
+    """Map what somebody else made by `create`. The descriptor may be closed afterwards.
+
+    Raises:
+        PageError: it is not such memory. Unsealed memory could be cut short, and whoever reads it behind its end dies
+            of SIGBUS.
+    """
+    try:
+        seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:
+        raise PageError("it is not memory that can be sealed") from None
+    if not seals & fcntl.F_SEAL_SHRINK:
+        raise PageError("its size is not sealed")
+    if seals & fcntl.F_SEAL_WRITE:
+        raise PageError("it is sealed against writing")
+    status = os.fstat(fd)
+    if not SMALLEST_PAGE <= status.st_size <= LARGEST_PAGE:
+        raise PageError(f"a page has {SMALLEST_PAGE} to {LARGEST_PAGE} bytes, this has {status.st_size}")
+    if status.st_size % mmap.PAGESIZE:
+        raise PageError(f"its size is not a multiple of {mmap.PAGESIZE}")
+    try:
+        return mmap.mmap(fd, status.st_size)
+    except (OSError, ValueError) as error:
+        raise PageError(f"it cannot be mapped: {error}") from None

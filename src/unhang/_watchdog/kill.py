@@ -1,0 +1,89 @@
+"""The signal to a worker, and the last checks in front of it."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Callable
+
+from unhang._core.rules import Me, refuse_group, refuse_process
+from unhang._platform.group import GroupHandle
+from unhang._platform.process import ProcessHandle, me
+
+logger = logging.getLogger(__name__)
+
+
+class Outcome(enum.Enum):
+    """What became of an attempt to signal a worker."""
+
+    SIGNALLED = "signalled"
+    GONE = "gone"  # it had exited already, or was never there
+    REFUSED = "refused"  # the rules protect it
+    HELD = "held"  # a debugger holds it
+    FAILED = "failed"  # the kernel did not let us
+    SPARED = "spared"  # its timers are not what they were
+
+
+def refusal_of(handle: ProcessHandle, also: frozenset[int] = frozenset()) -> str | None:
+    """Why this process is never signalled; None when it may be.
+
+    Args:
+        handle: the process.
+        also: whose processes may be signalled, besides this user's.
+    """
+    seen = handle.facts()
+    return None if seen is None else refuse_process(seen, _me(also))
+
+
+def _me(also: frozenset[int]) -> Me:
+    ours = me()
+    return Me(ours.pid, ours.group, ours.users | also, ours.ancestors) if also else ours
+
+
+def _always() -> bool:
+    return True
+
+
+def send(
+    handle: ProcessHandle | GroupHandle,
+    number: int,
+    also: frozenset[int] = frozenset(),
+    still: Callable[[], bool] = _always,
+) -> Outcome:
+    """Send a signal, unless the rules or a debugger protect the process by now.
+
+    Args:
+        handle: whom to signal.
+        number: the signal.
+        also: as for `refusal_of`.
+        still: asked last of all; if it says no, nothing is sent.
+    """
+    if isinstance(handle, ProcessHandle) and not handle.alive():
+        return Outcome.GONE
+    try:
+        refusal, traced = _look_again(handle, also)
+        if refusal is not None:
+            logger.error("Not sending signal %s: %s", number, refusal)
+        if refusal is not None or traced:
+            return Outcome.HELD if refusal is None else Outcome.REFUSED
+        if not still():
+            return Outcome.SPARED
+        handle.send(number)
+    except ProcessLookupError:
+        return Outcome.GONE
+    except OSError:
+        logger.exception("Error sending signal %s to pid=%s", number, handle.pid)
+        return Outcome.FAILED
+    return Outcome.SIGNALLED
+
+
+def _look_again(handle: ProcessHandle | GroupHandle, also: frozenset[int]) -> tuple[str | None, bool]:
+    """Why the worker may not be killed by now, and whether a debugger holds it."""
+    ours = _me(also)
+    if isinstance(handle, GroupHandle):
+        members = handle.members()
+        return refuse_group(-handle.pid, members, ours), any(member.tracer for member in members)
+    seen = handle.facts()
+    if seen is None:
+        return None, False  # it exits just now: the signal will find nobody
+    return refuse_process(seen, ours), bool(seen.tracer)

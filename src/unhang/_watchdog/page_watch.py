@@ -1,0 +1,255 @@
+"""The watch over pages: when to look at which, who has expired, and who is spared. No waiting, no sockets.
+
+A server's loop waits for `wait_time`, or until a worker kicks, and calls `turn`; it tells who joins, kicks and
+leaves. Every page is looked at once a beat, and at its earliest deadline, so a turn costs what is due, not what is
+armed. Not thread-safe: it belongs to the loop.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from unhang._core.clock import Clock, SystemClock
+from unhang._core.credits import Credits
+from unhang._core.deadlines import DeadlineTable
+from unhang._core.oversleep import Oversleep
+from unhang._core.page import NEVER, PageReader, Snapshot
+from unhang._core.retries import pause_after
+from unhang._watchdog.kill import Outcome
+
+# Every page is looked at so often (nanoseconds), so that a kick that was lost delays a kill by no more.
+BEAT = 1_000_000_000
+# Seconds after which a worker that a debugger holds is looked at again.
+HELD_PAUSE = 1.0
+# Who looks that long (seconds) at one worker was stopped in the middle, and judges nobody before the next turn.
+_STALL = 0.25
+_SECOND = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """A timer that has expired.
+
+    Attributes:
+        scope: its name.
+        after: the time that its block was given, in seconds.
+        late: seconds since its deadline, without what was given back to it.
+        running: seconds since it was armed.
+    """
+
+    scope: str
+    after: float
+    late: float
+    running: float
+
+
+@dataclass(eq=False, slots=True)
+class Watched:
+    """One worker, as the watch sees it."""
+
+    pid: int
+    observe: bool = False  # never to be killed
+    pages: list[PageReader] = field(default_factory=list)
+    number: int = 0
+    attempts: int = 0
+    not_before: int = 0  # it is not judged before this instant
+    dealt_with: set[tuple[int, int, int]] = field(default_factory=set)  # what was told and will not be again
+    told_held: bool = False
+
+    def sequence(self) -> int:
+        """How often its timers have been armed or restarted."""
+        return sum(page.sequence for page in self.pages)
+
+
+# What to do with a worker whose timers have expired: told the timers, and a last question to ask before the signal.
+Execute = Callable[[Watched, list[Expired], Callable[[], bool]], Outcome]
+
+
+class PageWatch:
+    """Workers and their pages.
+
+    Args:
+        execute: kills, or does not; in the loop's thread.
+        tell: told what happens, as one of ``"expired"`` (observed only), ``"killed"``, ``"near miss"``, ``"held"``,
+            ``"failed"``, ``"refused"``, ``"overslept"``, with the worker and the timers it is about.
+        clock: another clock, for tests.
+    """
+
+    def __init__(
+        self,
+        execute: Execute,
+        tell: Callable[[str, Watched | None, list[Expired]], None],
+        clock: Clock | None = None,
+    ) -> None:
+        self._execute = execute
+        self._tell = tell
+        self._clock = clock or SystemClock()
+        self._looks: DeadlineTable[Watched] = DeadlineTable()
+        self._workers: dict[int, Watched] = {}
+        self._numbers = itertools.count(1)
+        self._credits = Credits()
+        self._next_beat = 0
+        self._loop = 0
+
+    @property
+    def workers(self) -> list[Watched]:
+        """Who is watched."""
+        return list(self._workers.values())
+
+    def join(self, worker: Watched) -> None:
+        """Watch a worker from now on."""
+        worker.number = next(self._numbers)
+        self._workers[worker.number] = worker
+        self.look_at(worker)
+
+    def leave(self, worker: Watched) -> None:
+        """The worker has exited, or hung up: its timers go with it."""
+        if self._workers.pop(worker.number, None) is not None:
+            self._looks.disarm_worker(worker.number)
+            for page in worker.pages:
+                page.close()
+            worker.pages.clear()
+
+    def now(self) -> int:
+        """The monotonic clock, in nanoseconds."""
+        return int(self._clock.now() * _SECOND)
+
+    def wait_time(self) -> float:
+        """Seconds to wait, at most, before the next `turn`."""
+        self._start_over()
+        now = self._clock.now()
+        next_look = self._looks.next_deadline()
+        until = min(self._next_beat / _SECOND, math.inf if next_look is None else next_look)
+        wait = max(0.0, until - now)
+        idle = now - self._clock.worked()
+        self._oversleep.plan(idle, idle + wait)
+        return wait
+
+    def turn(self) -> bool:
+        """After each wait: give back the time in which nobody looked, look at whoever is due; True once a beat."""
+        self._start_over()
+        lost = self._oversleep.looked(self._clock.now() - self._clock.worked())
+        now = self.now()
+        if lost:
+            self._credits.add(now, int(lost * _SECOND))
+            self._looks.give_back(lost)
+            self._tell("overslept", None, [Expired("", 0.0, lost, 0.0)])
+        beat = now >= self._next_beat
+        if beat:
+            self._next_beat = now + BEAT
+            due = self.workers
+        else:
+            due = [worker for workers in self._looks.expired(now / _SECOND).values() for worker in workers]
+        for worker in due:
+            self.look_at(worker)
+        return beat
+
+    def _start_over(self) -> None:
+        """Measure from now on, if another thread turns the loop: the processor time is a thread's own."""
+        if self._loop != threading.get_native_id():
+            self._loop = threading.get_native_id()
+            self._oversleep = Oversleep(self._clock.now() - self._clock.worked())
+
+    def look_at(self, worker: Watched) -> None:
+        """Read the worker's timers, judge it if one has expired, and promise when to look again."""
+        now = self.now()
+        # Raised before the deadlines are read: see the facts in unhang._core.page.
+        beat = max(self._next_beat, now + 1)
+        next_look = NEVER
+        due: list[tuple[PageReader, Snapshot]] = []
+        for page in worker.pages:
+            page.promise(beat, now)
+            earliest = page.earliest()
+            if earliest <= now:
+                expired, earliest = page.due(now)
+                due += [(page, snapshot) for snapshot in expired]
+            if earliest < beat:
+                page.promise(earliest, now)
+            next_look = min(next_look, earliest)
+        if due or worker.dealt_with:
+            next_look = min(next_look, self._judge(worker, due, now))
+        if worker.number in self._workers and next_look < NEVER:
+            self._looks.arm(worker.number, 0, next_look / _SECOND, worker)
+        else:
+            self._looks.disarm(worker.number, 0)
+
+    def _judge(self, worker: Watched, due: list[tuple[PageReader, Snapshot]], now: int) -> int:
+        """Deal with timers whose deadlines are over; returns when to look at the worker again."""
+        next_look = NEVER
+        expired = []
+        worker.dealt_with &= {_key(page, seen) for page, seen in due}
+        for page, seen in due:
+            deadline = seen.deadline + self._credits.given(seen.armed_at)
+            if deadline > now:
+                next_look = min(next_look, deadline)
+            elif _key(page, seen) not in worker.dealt_with:
+                expired.append((page, seen, deadline))
+        if not expired:
+            return next_look
+        if worker.not_before > now:
+            return min(next_look, worker.not_before)
+        return min(next_look, self._deal_with(worker, expired, now))
+
+    def _deal_with(self, worker: Watched, expired: list[tuple[PageReader, Snapshot, int]], now: int) -> int:
+        timers = [
+            Expired(seen.scope, seen.timeout / _SECOND, (now - deadline) / _SECOND, (now - seen.armed_at) / _SECOND)
+            for _, seen, deadline in sorted(expired, key=lambda entry: entry[2])
+        ]
+        if worker.observe:
+            self._tell("expired", worker, timers)
+            return self._dealt_with(worker, expired)
+
+        def still() -> bool:
+            in_time = self._clock.now() - now / _SECOND < _STALL
+            return in_time and any(page.is_still(seen) for page, seen, _ in expired)
+
+        outcome = self._execute(worker, timers, still)
+        return self._after(outcome, worker, expired, timers)
+
+    def _dealt_with(self, worker: Watched, expired: list[tuple[PageReader, Snapshot, int]]) -> int:
+        worker.dealt_with |= {_key(page, seen) for page, seen, _ in expired}
+        return NEVER
+
+    def _after(
+        self,
+        outcome: Outcome,
+        worker: Watched,
+        expired: list[tuple[PageReader, Snapshot, int]],
+        timers: list[Expired],
+    ) -> int:
+        """Tell what became of a worker; returns when to look at it again."""
+        now = self.now()
+        if outcome is Outcome.SPARED:
+            self._tell("near miss", worker, timers)
+            return now
+        if outcome is Outcome.GONE:
+            return self._dealt_with(worker, expired)
+        if outcome is Outcome.REFUSED:
+            self._tell("refused", worker, timers)
+            return self._dealt_with(worker, expired)
+        pause: float | None
+        if outcome is Outcome.HELD:
+            if not worker.told_held:
+                self._tell("held", worker, timers)
+            worker.told_held = True
+            pause = HELD_PAUSE
+        else:
+            worker.attempts += 1
+            pause = pause_after(worker.attempts)
+            first = worker.attempts == 1
+            if outcome is Outcome.FAILED or pause is None:
+                self._tell("failed", worker, timers)
+            elif first:
+                self._tell("killed", worker, timers)
+        if pause is None:
+            return self._dealt_with(worker, expired)
+        worker.not_before = now + int(pause * _SECOND)
+        return worker.not_before
+
+
+def _key(page: PageReader, seen: Snapshot) -> tuple[int, int, int]:
+    return id(page), seen.index, seen.deadline

@@ -1,0 +1,244 @@
+"""The watchdog's side of the connections: who comes in, what they hand over, when they are gone."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import resource
+import socket
+import time
+from dataclasses import dataclass, field
+
+from unhang._core.messages import KICK, OBSERVE, PAGE, WELCOME, MessageError, parse_hello, refused
+from unhang._core.page import PageError, PageReader
+from unhang._core.tally import Tally
+from unhang._platform import memfd
+from unhang._platform.listener import Listener, receive
+from unhang._platform.process import ProcessHandle, peer_credentials
+from unhang._platform.waiter import Waiter
+from unhang._watchdog.kill import refusal_of
+from unhang._watchdog.page_watch import PageWatch, Watched
+
+logger = logging.getLogger(__name__)
+
+# Seconds in which a connection has to say who it is, and how many may be silent at once.
+_SILENCE = 5.0
+_MOST_SILENT = 256
+# A worker has a few pages, each twice as large as the one before.
+_MOST_PAGES = 32
+# Messages of one worker in one beat. It kicks when a deadline is earlier than all others: this many are no accident.
+_MOST_MESSAGES = 1000
+# Connections accepted in one turn; the others wait for the next.
+_AT_ONCE = 64
+# Descriptors for each worker: its socket, its pidfd, its first pages; and the part of all that workers may take.
+_FDS_A_WORKER = 4
+_SHARE = 0.75
+
+
+@dataclass(eq=False, slots=True)
+class _Peer:
+    """One connection."""
+
+    socket: socket.socket
+    since: float
+    watched: Watched
+    handle: ProcessHandle | None
+    refusal: str | None
+    welcome: bool = False
+    messages: int = 0
+    muted: bool = False
+    fd: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.fd = self.socket.fileno()
+
+
+class _RefusedError(Exception):
+    """The worker is not to be watched; the message says why."""
+
+
+class Reception:
+    """Connections of workers. It belongs to the server's loop.
+
+    Args:
+        listener: where they come in.
+        waiter: what the loop waits with.
+        watch: whom to tell about workers and their pages.
+        users: whose processes are let in.
+        observe: whether no worker is ever to be killed.
+    """
+
+    def __init__(
+        self, listener: Listener, waiter: Waiter, watch: PageWatch, users: frozenset[int], *, observe: bool
+    ) -> None:
+        self._listener = listener
+        self._waiter = waiter
+        self._watch = watch
+        self._users = users
+        self._observe = observe
+        self._peers: dict[int, _Peer] = {}  # by descriptor, the oldest first
+        self._silent: dict[int, _Peer] = {}
+        self._by_worker: dict[int, _Peer] = {}
+        self.limits_met = Tally(lambda kind, detail: logger.warning("Limit met: %s: %s", kind, detail))
+        waiter.call(listener.fileno(), self._accept)
+
+    def handle_of(self, worker: Watched) -> ProcessHandle | None:
+        """The process of a worker."""
+        peer = self._by_worker.get(worker.number)
+        return None if peer is None else peer.handle
+
+    def most(self) -> int:
+        """How many connections there may be."""
+        return int(resource.getrlimit(resource.RLIMIT_NOFILE)[0] * _SHARE) // _FDS_A_WORKER
+
+    def _accept(self) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                new = self._listener.accept()
+            except OSError as error:
+                self.limits_met.add("descriptors", f"a connection was turned away: {error.strerror}")
+                return
+            if new is None:
+                return
+            try:
+                self._admit(new)
+            except OSError as error:
+                self.limits_met.add("worker not identified", str(error))
+                new.close()
+
+    def _admit(self, new: socket.socket) -> None:
+        """Find out who has connected, before anything is read."""
+        self._make_room()
+        pid, user = peer_credentials(new)
+        handle = None
+        reason = self._why_not(user)
+        if reason is None:
+            handle = ProcessHandle.of_peer(new)
+            reason = f"pid {pid} cannot be seen from here" if handle is None else refusal_of(handle, self._users)
+        if reason is not None:
+            self.limits_met.add("refused", reason)
+        peer = _Peer(new, time.monotonic(), Watched(pid), handle, reason)
+        self._peers[peer.fd] = self._silent[peer.fd] = peer
+        self._waiter.call(peer.fd, functools.partial(self._hear, peer))
+        if handle is not None and handle.fd >= 0:
+            self._waiter.call_once(handle.fd, functools.partial(self._leave, peer))
+
+    def _why_not(self, user: int) -> str | None:
+        if user not in self._users:
+            return f"user {user} is not served here, only {', '.join(map(str, sorted(self._users)))}"
+        if len(self._peers) >= self.most():
+            return f"there are {len(self._peers)} connections already; raise the limit of open files (ulimit -n)"
+        return None
+
+    def _make_room(self) -> None:
+        """Let the oldest go that says nothing, if there are too many."""
+        if self._silent and (len(self._silent) >= _MOST_SILENT or len(self._peers) >= self.most()):
+            self.limits_met.add("silent connections", f"more than {_MOST_SILENT} at once; the oldest are closed")
+            self._leave(next(iter(self._silent.values())))
+
+    def _hear(self, peer: _Peer) -> None:
+        """Read what a worker says; then look at its pages, once."""
+        try:
+            while self._hear_one(peer):
+                pass
+        except BlockingIOError:
+            if peer.welcome:
+                self._watch.look_at(peer.watched)
+        except (MessageError, PageError, _RefusedError) as error:
+            if not isinstance(error, _RefusedError):
+                self.limits_met.add("bad message", f"pid {peer.watched.pid}: {error}")
+            _answer(peer.socket, refused(str(error)))
+            self._leave(peer)
+        except OSError:
+            self._leave(peer)
+
+    def _hear_one(self, peer: _Peer) -> bool:
+        """Read one message; False when no more is to be read now."""
+        message, fds = receive(peer.socket)
+        try:
+            if not message:
+                self._leave(peer)
+                return False
+            peer.messages += 1
+            if not peer.welcome:
+                self._greet(peer, parse_hello(message), fds)
+            elif message == PAGE:
+                self._take_pages(peer, fds)
+            elif message != KICK:
+                raise MessageError(f"it is none of ours: {message[:16]!r}")
+        finally:
+            for fd in fds:
+                os.close(fd)
+        if peer.messages <= _MOST_MESSAGES:
+            return True
+        self._mute(peer)
+        return False
+
+    def _greet(self, peer: _Peer, flags: int, fds: list[int]) -> None:
+        if peer.refusal is not None:
+            # Told now, since what is sent to somebody who has not been read is lost with the connection.
+            raise _RefusedError(peer.refusal)
+        self._take_pages(peer, fds)
+        peer.welcome = True
+        del self._silent[peer.fd]
+        peer.watched.observe = self._observe or bool(flags & OBSERVE)
+        self._watch.join(peer.watched)
+        self._by_worker[peer.watched.number] = peer
+        _answer(peer.socket, WELCOME)
+
+    def _take_pages(self, peer: _Peer, fds: list[int]) -> None:
+        pages = peer.watched.pages
+        for fd in fds:
+            if len(pages) >= _MOST_PAGES:
+                raise PageError(f"a worker has {_MOST_PAGES} pages at most")
+            pages.append(PageReader(memoryview(memfd.map_sealed(fd))))
+
+    def _mute(self, peer: _Peer) -> None:
+        """Read no more of this worker until the next beat. Its timers are looked at all the same."""
+        self.limits_met.add("messages", f"pid {peer.watched.pid} sent more than {_MOST_MESSAGES} in a second")
+        peer.muted = True
+        self._waiter.forget(peer.fd)
+        if peer.welcome:
+            self._watch.look_at(peer.watched)
+
+    def tidy(self) -> None:
+        """Once a beat: hear everybody again, and close what has been silent for too long."""
+        for peer in self._peers.values():
+            peer.messages = 0
+            if peer.muted:
+                peer.muted = False
+                self._waiter.call(peer.fd, functools.partial(self._hear, peer))
+        old = time.monotonic() - _SILENCE
+        for peer in [peer for peer in self._silent.values() if peer.since < old]:
+            self._leave(peer)
+
+    def _leave(self, peer: _Peer) -> None:
+        """The worker has exited, or hung up, or has to go. May be called twice."""
+        if self._peers.pop(peer.fd, None) is None:
+            return
+        self._silent.pop(peer.fd, None)
+        self._by_worker.pop(peer.watched.number, None)
+        self._watch.leave(peer.watched)
+        if peer.handle is not None:
+            if peer.handle.fd >= 0:
+                self._waiter.forget(peer.handle.fd)
+            peer.handle.close()
+        self._waiter.forget(peer.fd)
+        peer.socket.close()
+
+    def close(self) -> None:
+        """Hang up on everybody, and stop listening."""
+        self._waiter.forget(self._listener.fileno())
+        self._listener.close()
+        for peer in list(self._peers.values()):
+            self._leave(peer)
+
+    def __len__(self) -> int:
+        return len(self._by_worker)
+
+
+def _answer(peer: socket.socket, message: bytes) -> None:
+    with contextlib.suppress(OSError):
+        peer.send(message, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)

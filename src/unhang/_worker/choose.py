@@ -1,0 +1,175 @@
+"""Which watchdog: `configure`, and what `expires` and `heartbeat` do with it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from unhang._worker.client import ADDRESS, SharedTimerClient
+from unhang._worker.timer import Timer
+from unhang.errors import NoTimerClientError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from datetime import timedelta
+    from typing import Any
+
+    from unhang.api import Expiration, TimerClient
+
+# Where torchrun tells its workers the named pipe of its FileTimerServer.
+_TORCH_PIPE = "TORCHELASTIC_TIMER_FILE"
+_OBSERVE = "UNHANG_OBSERVE"
+_YES = {"1", "true", "yes", "on"}
+
+_client: Any = None  # a TimerClient or a SharedTimerClient
+_getframe = sys._getframe
+
+
+class _FromEnvironment:
+    """Says that `configure` was given no client."""
+
+    def __repr__(self) -> str:
+        return "<from the environment>"
+
+
+_FROM_ENVIRONMENT = _FromEnvironment()
+
+
+def expires(
+    after: float | timedelta, scope: str | None = None, client: TimerClient | SharedTimerClient | None = None
+) -> Timer | Expiration:
+    """Arm a timer for a block, or for each call of a decorated function, and disarm it behind.
+
+    ::
+
+        with expires(after=60):
+            all_reduce(x)
+
+    If the block still runs when the timer expires, the watchdog kills this process from outside. It is not
+    promised that it is killed at that very instant, see the guarantees.
+
+    Args:
+        after: the timeout, in seconds or as a ``timedelta``, from entering the block on (monotonic clock).
+        scope: names the timer in the report. Default: the place of this call, as ``file#line``.
+        client: whom to ask; default: the one given to `configure`, else the one that the environment names
+            (``UNHANG_ADDRESS``, ``TORCHELASTIC_TIMER_FILE``), looked up when the block is entered.
+
+    With shared timers this returns a `Timer`, and every arming is a timer of its own: nested blocks and threads in
+    one place do not disturb each other. With a `TimerClient` of the timer contract it does what torch's ``expires``
+    does: arming a scope again replaces the timer.
+
+    Raises:
+        NoTimerClientError: (a RuntimeError) on entering, when there is no client and the environment names none.
+        WatchdogLostError: on entering, if the client was told to raise when nobody watches.
+        TypeError, ValueError: ``after`` is no time above 0 (contract clients take any number), ``scope`` no string.
+
+    Thread-safe. In a forked child, blocks that it inherited are not watched, and a new one makes it a worker of its
+    own.
+    """
+    if client is None:
+        client = _client
+    try:
+        if scope is None:
+            frame = _getframe(1)
+            return Timer(client.sites[id(frame.f_code), frame.f_lasti, after])  # type: ignore[union-attr]
+        return Timer(client.sites[scope, after])  # type: ignore[union-attr]
+    except (AttributeError, KeyError, TypeError):
+        return _expires(after, scope, client)
+
+
+def _expires(after: Any, scope: str | None, client: Any) -> Timer | Expiration:
+    """What `expires` does where it has not seen the scope and the timeout before."""
+    if client is None:
+        client = _named_by_environment()
+    source = key = None
+    if scope is None:
+        frame = _getframe(2)
+        source = frame.f_code
+        key = (id(source), frame.f_lasti, after)
+        scope = f"{source.co_filename}#{frame.f_lineno}"
+    if isinstance(client, SharedTimerClient):
+        return client.timer(after, scope, source, key)
+    from unhang.api import Expiration
+
+    return Expiration(after, scope, client)
+
+
+def timers_like(timer: Timer) -> Callable[[], AbstractContextManager[object]]:
+    """Makes timers like this one, each of the client that is the default then, if this one's is the default now."""
+    site = timer._site
+    if _client is None or _client.sites is not site.slots.sites:
+        return lambda: Timer(site)
+    after, scope = timer.after, timer.scope
+    return lambda: expires(after, scope)
+
+
+def configure(timer_client: Any = _FROM_ENVIRONMENT, *, observe: bool | None = None, on_lost: str = "warn") -> None:
+    """Choose the watchdog for this process and its children.
+
+    Args:
+        timer_client: the client that `expires` uses when it is given none. None clears it. Default: the watchdog named
+            by the environment variable ``UNHANG_ADDRESS``, which ``unhang run`` sets; else, when
+            ``TORCHELASTIC_TIMER_FILE`` is set, the `FileTimerServer` at that named pipe; else a watchdog of this
+            process's own: another process, started now, that ends after this one, and that child processes use too.
+        observe: ask the watchdog to tell what expires and to kill nobody. Default: the environment variable
+            ``UNHANG_OBSERVE``, else no. A client that is given has its own say.
+        on_lost: as for `SharedTimerClient`.
+
+    Raises:
+        NotSupportedError: there is no watchdog to be had for this process; the message says why.
+
+    Call it once, before threads use `expires`. A forked child keeps the choice.
+    """
+    global _client  # noqa: PLW0603 - one client a process is what the contract says
+    _leave()
+    if timer_client is _FROM_ENVIRONMENT:
+        timer_client = _from_environment(observe=_observes() if observe is None else observe, on_lost=on_lost)
+        if isinstance(timer_client, SharedTimerClient):
+            timer_client.connect()
+    _client = timer_client
+
+
+def _leave() -> None:
+    """Give up the watchdog that `configure` started before."""
+    embedded = sys.modules.get("unhang._worker.embedded")
+    if embedded is not None:
+        embedded.release()
+
+
+def _observes() -> bool:
+    return os.environ.get(_OBSERVE, "").lower() in _YES
+
+
+def _from_environment(*, observe: bool, on_lost: str) -> Any:
+    """The client for what the environment names, else for a new watchdog."""
+    if os.environ.get(ADDRESS) or not os.environ.get(_TORCH_PIPE):
+        from unhang._worker import embedded
+
+        address = os.environ.get(ADDRESS) or embedded.start()
+        return SharedTimerClient(address, on_lost=on_lost, observe=observe)
+    from unhang.file_based_local_timer import FileTimerClient
+
+    path = os.environ[_TORCH_PIPE]
+    return FileTimerClient(path, signal=0) if observe else FileTimerClient(path)
+
+
+def _named_by_environment() -> Any:
+    """The client for what the environment names; None when it names nothing. From then on it is the default."""
+    global _client  # noqa: PLW0603 - as configure()
+    if _client is None and (os.environ.get(ADDRESS) or os.environ.get(_TORCH_PIPE)):
+        _client = _from_environment(observe=_observes(), on_lost="warn")
+    return _client
+
+
+def current_client() -> Any:
+    """The client that `expires` uses at this moment.
+
+    Raises:
+        NoTimerClientError: there is none.
+    """
+    client = _named_by_environment()
+    if client is None:
+        raise NoTimerClientError
+    return client

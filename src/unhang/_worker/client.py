@@ -1,0 +1,133 @@
+"""The client of shared timers; `unhang.shared_timer` has both sides."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from unhang._worker.link import Link
+from unhang._worker.seconds import nanoseconds
+from unhang._worker.slots import Slots
+from unhang._worker.timer import Timer
+from unhang.errors import NoTimerClientError, NotSupportedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+    from typing import Self
+
+    from unhang._worker.slots import Channel
+
+ADDRESS = "UNHANG_ADDRESS"
+# An expiration time that is over is a timeout this short, in seconds.
+_AT_ONCE = 1e-6
+
+
+class SharedTimerClient:
+    """Timers in memory that this process shares with a watchdog: arming one is a store, not a message.
+
+    ::
+
+        client = SharedTimerClient("/run/user/1000/unhang/serve.sock")
+        with client.timer(after=60, scope="step"):
+            ...
+
+    Most programs need none of their own: `unhang.configure` makes one. `acquire` and `release` are those of
+    `unhang.api.TimerClient`, for code that is written for that: one timer for each scope.
+
+    Args:
+        address: the path of the watchdog's socket; default: the environment variable ``UNHANG_ADDRESS``.
+        on_lost: what to do when the watchdog cannot be reached, or does not look any more: ``"warn"`` says so
+            once per outage, through the logger ``unhang``, and carries on; ``"raise"`` makes each arming raise
+            `WatchdogLostError` until the watchdog is back.
+        observe: ask the watchdog to tell what expires, and never to kill this process.
+
+    Raises:
+        NoTimerClientError: there is neither an address nor ``UNHANG_ADDRESS``.
+        NotSupportedError: this system has no shared memory that can be sealed, or does not say who connects.
+
+    Thread-safe. In a forked child it starts over: the first arming there connects anew, as a worker of its own.
+    Can be pickled, as an argument for a new process.
+    """
+
+    def __init__(self, address: str | None = None, *, on_lost: str = "warn", observe: bool = False) -> None:
+        if on_lost not in ("warn", "raise"):
+            raise ValueError(f"on_lost is 'warn' or 'raise', not {on_lost!r}")
+        address = address or os.environ.get(ADDRESS)
+        if not address:
+            raise NoTimerClientError
+        if not hasattr(os, "memfd_create"):
+            raise NotSupportedError("SharedTimerClient", "no memfd_create(); use FileTimerClient or LocalTimerClient")
+        self.address: str = address
+        self._options = {"on_lost": on_lost, "observe": observe}
+        self._set_up(Link(address, on_lost=on_lost, observe=observe), time.monotonic_ns)
+
+    def _set_up(self, channel: Channel, clock: Callable[[], int]) -> None:
+        self.slots = Slots(channel, clock)
+        # What expires() looks a block up in.
+        self.sites = self.slots.sites
+        self._held: dict[str, Timer] = {}
+
+    @classmethod
+    def _over(cls, channel: Channel, clock: Callable[[], int]) -> Self:
+        """A client over another channel and clock, for tests."""
+        client = cls.__new__(cls)
+        client.address = "memory"
+        client._options = {}
+        client._set_up(channel, clock)
+        return client
+
+    def timer(self, after: float | timedelta, scope: str, source: object = None, key: object = None) -> Timer:
+        """A timer that expires ``after`` seconds, or a ``timedelta``, behind the instant at which its block is entered.
+
+        Args:
+            after: the timeout.
+            scope: names the timer; several at once may have the same name.
+            source: internal.
+            key: internal.
+
+        Raises:
+            TypeError, ValueError: ``after`` is no time above 0, or ``scope`` no string.
+        """
+        if not isinstance(scope, str):
+            raise TypeError(f"scope is the name of the timer, a string, not {type(scope).__name__}")
+        site = self.sites.get(key or (scope, after))
+        if site is None:
+            site = self.slots.site(key or (scope, after), scope, nanoseconds(after, "after"), source)
+        return Timer(site)
+
+    def acquire(self, scope_id: str, expiration_time: float) -> None:
+        """Arm the timer ``scope_id`` of this process, to expire at ``expiration_time`` (wall clock, seconds).
+
+        Arming one that is armed replaces its deadline. The instant is converted to the monotonic clock here and now.
+        """
+        self.release(scope_id)
+        self._held[scope_id] = self.timer(max(expiration_time - time.time(), _AT_ONCE), scope_id).__enter__()
+
+    def release(self, scope_id: str) -> None:
+        """Disarm the timer ``scope_id`` of this process; does nothing if there is none."""
+        timer = self._held.pop(scope_id, None)
+        if timer is not None:
+            timer.__exit__(None, None, None)
+
+    def connect(self) -> None:
+        """Connect now, and not only when the first timer is armed.
+
+        Raises:
+            WatchdogLostError: no watchdog can be reached, with ``on_lost="raise"``.
+        """
+        channel = self.slots.channel
+        if isinstance(channel, Link):
+            channel.connect()
+
+    def close(self) -> None:
+        """Leave the watchdog: it forgets all timers of this client. Arming one connects again."""
+        self.slots.start_over()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _unpickle, (type(self), self.address, self._options)
+
+
+def _unpickle(cls: type[SharedTimerClient], address: str, options: dict[str, str | bool]) -> SharedTimerClient:
+    return cls(address, **options)  # type: ignore[arg-type]

@@ -1,0 +1,133 @@
+"""One connection of a worker to a watchdog: a socket that never blocks once the watchdog has answered."""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import struct
+import time
+from collections.abc import Sequence
+
+from unhang._core.messages import LONGEST, MOST_PAGES, PAGE, MessageError, hello, refusal
+from unhang._platform.address import check_address
+from unhang._platform.descriptor import Descriptor
+from unhang.errors import AddressError
+
+# Seconds between two attempts to connect to a watchdog whose queue of connections is full.
+_BUSY_PAUSE = 0.01
+
+
+class NotWatchedError(Exception):
+    """The watchdog does not watch us; the message says why.
+
+    Attributes:
+        refused: whether it said so itself.
+    """
+
+    def __init__(self, reason: str, *, refused: bool = False) -> None:
+        super().__init__(reason)
+        self.refused = refused
+
+
+class Connection:
+    """An open connection. Not thread-safe."""
+
+    def __init__(self, address: str, flags: int, pages: Sequence[int], patience: float) -> None:
+        """Connect, hand the pages over, and wait for the answer.
+
+        Args:
+            address: the path of the watchdog's socket.
+            flags: as for `unhang._core.messages.hello`.
+            pages: descriptors.
+            patience: seconds that all of it may take.
+
+        Raises:
+            NotWatchedError: it did not come to it.
+        """
+        give_up = time.monotonic() + patience
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._connect(check_address(address), give_up)
+            self._check_peer()
+            self._greet(flags, pages, give_up)
+            self._socket.setblocking(False)
+            self._descriptor = Descriptor(self._socket.fileno())
+        except BaseException as error:
+            self._socket.close()
+            if isinstance(error, (OSError, AddressError, MessageError)):
+                raise NotWatchedError(_reason(error)) from error
+            raise
+
+    def _connect(self, address: str, give_up: float) -> None:
+        self._socket.settimeout(max(0.0, give_up - time.monotonic()))
+        while True:
+            try:
+                return self._socket.connect(address)
+            except BlockingIOError:
+                # A unix socket does not wait for room in the queue when it has a timeout.
+                if time.monotonic() > give_up:
+                    raise TimeoutError from None
+                time.sleep(_BUSY_PAUSE)
+
+    def _check_peer(self) -> None:
+        if not hasattr(socket, "SO_PEERCRED"):
+            raise OSError("this system does not say who listens there")
+        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        user = struct.unpack("3i", credentials)[1]
+        if user not in (os.geteuid(), 0):
+            raise OSError(f"another user listens there (uid {user})")
+
+    def _greet(self, flags: int, pages: Sequence[int], give_up: float) -> None:
+        self._socket.settimeout(max(0.001, give_up - time.monotonic()))
+        self._send(hello(flags), pages[:MOST_PAGES])
+        for first in range(MOST_PAGES, len(pages), MOST_PAGES):
+            self._send(PAGE, pages[first : first + MOST_PAGES])
+        answer = self._socket.recv(LONGEST)
+        if not answer:
+            raise OSError("it closed the connection")
+        reason = refusal(answer)
+        if reason is not None:
+            raise NotWatchedError(reason, refused=True)
+
+    def _send(self, message: bytes, pages: Sequence[int] = ()) -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", pages))] if pages else []
+        self._socket.sendmsg([message], rights, socket.MSG_NOSIGNAL)
+
+    def send(self, message: bytes, pages: Sequence[int] = ()) -> bool:
+        """Send without waiting; False when the connection is dead, or when pages could not be sent."""
+        if not self._descriptor.is_ours():
+            return False
+        try:
+            self._send(message, pages)
+        except BlockingIOError:
+            return not pages  # the watchdog has enough to read already
+        except OSError:
+            return False
+        return True
+
+    def is_alive(self) -> bool:
+        """Whether there is still somebody at the other end."""
+        if not self._descriptor.is_ours():
+            return False
+        try:
+            return bool(self._socket.recv(LONGEST, socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Hang up. May be called twice."""
+        self._descriptor.close()
+        self._socket.detach()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "it does not answer: it is stopped, or has too much to do"
+    if isinstance(error, AddressError):
+        return error.reason
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)

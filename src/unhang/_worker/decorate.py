@@ -1,0 +1,31 @@
+"""`expires` as a decorator. A module of its own, since most workers never need what it imports."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from inspect import iscoroutinefunction
+from typing import Any, ParamSpec, TypeVar, cast
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def decorate(function: Callable[P, R], timer: Callable[[], AbstractContextManager[object]]) -> Callable[P, R]:
+    """A function that runs ``function``, plain or ``async``, in a block of its own for each call."""
+    if iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def with_timer_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+            with timer():
+                return await function(*args, **kwargs)
+
+        return cast("Callable[P, R]", with_timer_async)
+
+    @functools.wraps(function)
+    def with_timer(*args: P.args, **kwargs: P.kwargs) -> R:
+        with timer():
+            return function(*args, **kwargs)
+
+    return with_timer

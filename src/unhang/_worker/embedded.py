@@ -1,0 +1,131 @@
+"""A watchdog of this process's own: another process, which ends behind this one.
+
+It is started as its own session, by a child that ends at once, so that it is no child of the worker that it may
+have to kill, no terminal reaches it, and nobody has to wait for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import subprocess
+import sys
+
+from unhang._platform.address import private_directory
+from unhang._platform.descriptor import Descriptor
+from unhang._worker.client import ADDRESS
+from unhang.errors import NotSupportedError
+
+# Run with an isolated interpreter, so that nothing of the job's environment is loaded twice.
+_CODE = (
+    "import os, sys\n"
+    "if os.fork(): os._exit(0)\n"
+    "sys.path[:] = {path!r}\n"
+    "from unhang._watchdog.embedded import main\n"
+    "main({address!r}, {listener}, {owner}, {pid})\n"
+)
+_PATIENCE = 30.0
+
+_owned: _Owned | None = None
+
+
+class _Owned:
+    """The watchdog that this process has started. Closing ``lifeline`` ends it, once nobody else is connected."""
+
+    def __init__(self, address: str, lifeline: int) -> None:
+        self.address = address
+        self._lifeline = Descriptor(lifeline)
+
+    def close(self) -> None:
+        self._lifeline.close()
+
+
+def start() -> str:
+    """Start a watchdog for this process and its children; returns its address, which is in the environment from now on.
+
+    Raises:
+        NotSupportedError: this process cannot have one.
+    """
+    import socket
+
+    global _owned  # noqa: PLW0603 - one for a process
+    _check()
+    address = f"{private_directory()}/of-{os.getpid()}-{secrets.token_hex(4)}.sock"
+    ours, theirs = os.pipe()  # the watchdog holds the reading end: it ends when the writing end is closed
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        listener.bind(address)
+        listener.listen(socket.SOMAXCONN)
+        _spawn(address, listener.fileno(), ours)
+    except BaseException:
+        os.close(theirs)
+        listener.close()
+        _remove(address)
+        raise
+    finally:
+        os.close(ours)
+    listener.close()
+    _owned = _Owned(address, theirs)
+    os.environ[ADDRESS] = address
+    return address
+
+
+def _check() -> None:
+    what = "a watchdog process of its own"
+    if not hasattr(os, "memfd_create") or not hasattr(os, "fork"):
+        raise NotSupportedError(
+            what, "this system lacks memfd_create() or fork(); use FileTimerClient or LocalTimerClient"
+        )
+    if os.getpid() == 1:
+        raise NotSupportedError(
+            what,
+            "this is process 1, which nothing inside the container can kill; start it with `unhang run -- COMMAND`",
+        )
+    if not sys.executable:
+        raise NotSupportedError(what, "sys.executable does not name a Python; start `unhang serve` beside this process")
+
+
+def _spawn(address: str, listener: int, lifeline: int) -> None:
+    code = _CODE.format(path=sys.path, address=address, listener=listener, owner=lifeline, pid=os.getpid())
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=(listener, lifeline),
+        start_new_session=True,
+        timeout=_PATIENCE,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise NotSupportedError(
+            "a watchdog process of its own",
+            f"{sys.executable} ended with status {done.returncode}; see its error above",
+        )
+
+
+def _remove(address: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(address)  # noqa: PTH108 - pathlib is not loaded otherwise
+
+
+def release() -> None:
+    """Give up the watchdog that this process has started, if it has: it ends when nobody is connected any more."""
+    global _owned  # noqa: PLW0603 - see start()
+    if _owned is None:
+        return
+    _owned.close()
+    if os.environ.get(ADDRESS) == _owned.address:
+        del os.environ[ADDRESS]
+    _owned = None
+
+
+def _after_fork() -> None:
+    """The watchdog is the parent's: the child uses it, and does not keep it."""
+    global _owned  # noqa: PLW0603 - see start()
+    if _owned is not None:
+        _owned.close()
+        _owned = None
+
+
+os.register_at_fork(after_in_child=_after_fork)

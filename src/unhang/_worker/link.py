@@ -1,0 +1,166 @@
+"""The worker's side of the channel to its watchdog: pages are handed over, and a lost watchdog is found again.
+
+None of it may block or break the worker: a connection is tried in bounded time, not more often than once a second,
+and while there is none the timers are armed all the same.
+"""
+
+from __future__ import annotations
+
+import time
+from _thread import allocate_lock
+
+from unhang._core.messages import KICK, OBSERVE, PAGE
+from unhang._core.page import PageWriter
+from unhang._worker.slots import STALE
+from unhang.errors import WatchdogLostError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import logging
+
+    from unhang._platform.descriptor import Descriptor
+    from unhang._worker.connection import Connection
+
+# Seconds to wait for the watchdog's answer: at first, and when the job is under way.
+_FIRST_PATIENCE = 5.0
+_PATIENCE = 0.2
+# Seconds between two attempts, and how many times as long as an attempt took the next one is put off.
+_PAUSE = 1.0
+_RARELY = 20
+_REFUSED_PAUSE = 30.0
+
+
+class Link:
+    """A client's channel to the watchdog at an address. Thread-safe.
+
+    Args:
+        address: the path of the watchdog's socket.
+        on_lost: ``"warn"`` or ``"raise"``.
+        observe: whether the watchdog is asked never to kill this process.
+    """
+
+    def __init__(self, address: str, *, on_lost: str, observe: bool) -> None:
+        self.address = address
+        self._raises = on_lost == "raise"
+        self._flags = OBSERVE if observe else 0
+        self._connection: Connection | None = None
+        self._pages: list[Descriptor] = []
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self._lock = allocate_lock()
+        self._patience = _FIRST_PATIENCE
+        self._try_at = 0.0
+        self._lost: WatchdogLostError | None = None
+
+    def new_page(self, size: int) -> PageWriter:
+        """See `Channel.new_page`."""
+        from unhang._platform import memfd
+        from unhang._platform.descriptor import Descriptor
+
+        fd, memory = memfd.create(size)
+        writer = PageWriter(memoryview(memory))
+        # The watchdog looks as soon as it gets the page: until then nobody is late.
+        writer.watched[0] = writer.watched[1] = time.monotonic_ns()
+        with self._lock:
+            self._pages.append(Descriptor(fd))
+            try:
+                self._hand_over(fd)
+            except BaseException:
+                self._pages.pop().close()
+                raise
+        return writer
+
+    def _hand_over(self, fd: int) -> None:
+        if self._connection is not None and not self._connection.send(PAGE, [fd]):
+            self._drop()
+        elif self._connection is None:
+            self._look_for()
+
+    def attend(self, watched: memoryview, deadline: int) -> None:
+        """See `Channel.attend`. A thread does not wait here for another one that looks for the watchdog."""
+        wake, looked = watched
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if deadline < wake and self._connection is not None:
+                if self._connection.send(KICK):
+                    # Later deadlines need no kick of their own; see the facts in unhang._core.page.
+                    watched[0] = deadline
+                    return
+                self._drop()
+            if time.monotonic_ns() - looked > STALE:
+                self._look_for()
+        finally:
+            self._lock.release()
+
+    def connect(self) -> None:
+        """Make sure that there is a connection, if one can be had.
+
+        Raises:
+            WatchdogLostError: there is none, and the client was told to raise.
+        """
+        with self._lock:
+            if self._connection is None or not self._connection.is_alive():
+                self._find()
+
+    def _look_for(self) -> None:
+        """Find out why nobody has looked, at most once a second."""
+        if time.monotonic() < self._try_at:
+            if self._lost is not None and self._raises:
+                raise self._lost
+            return
+        if self._connection is not None and self._connection.is_alive():
+            self._try_at = time.monotonic() + _PAUSE
+            self._is_lost("it has not looked for more than three seconds: it is stopped, or gets no processor time")
+        else:
+            self._find()
+
+    def _find(self) -> None:
+        from unhang._worker.connection import Connection, NotWatchedError
+
+        self._drop()
+        began = time.monotonic()
+        pages = [page.fd for page in self._pages if page.is_ours()]
+        try:
+            self._connection = Connection(self.address, self._flags, pages, self._patience)
+        except NotWatchedError as error:
+            took = time.monotonic() - began
+            pause = _REFUSED_PAUSE if error.refused else max(_PAUSE, took * _RARELY)
+            self._try_at = time.monotonic() + pause
+            self._is_lost(str(error))
+        else:
+            self._try_at = time.monotonic() + _PAUSE
+            if self._lost is not None:
+                _logger().warning("the watchdog at %s is back; all timers are watched again", self.address)
+            self._lost = None
+        finally:
+            self._patience = _PATIENCE
+
+    def _is_lost(self, reason: str) -> None:
+        """Say so, once per outage."""
+        first = self._lost is None
+        self._lost = WatchdogLostError(self.address, reason)
+        if self._raises:
+            raise self._lost
+        if first:
+            _logger().warning("%s", self._lost)
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def abandon(self) -> None:
+        """See `Channel.abandon`."""
+        self._drop()
+        for page in self._pages:
+            page.close()
+        self._pages = []
+        self._start_over()
+
+
+def _logger() -> logging.Logger:
+    import logging
+
+    return logging.getLogger("unhang")

@@ -1,0 +1,221 @@
+"""The slots of this process: taken by a block as it is entered, given back behind it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from _thread import RLock
+
+from unhang._core.page import DEADLINE, LARGEST_PAGE, NEVER, SEQUENCE, SMALLEST_PAGE, PageWriter, label, scope_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Protocol, TypeAlias
+
+    # The words of a slot, and those of its page in which the watchdog says when it looks.
+    Place: TypeAlias = tuple[memoryview, memoryview]
+
+    class Channel(Protocol):
+        """How pages reach the watchdog, and how it is told to look."""
+
+        def new_page(self, size: int) -> PageWriter:
+            """Shared memory, which the watchdog gets to see at once, or as soon as there is one."""
+
+        def attend(self, watched: memoryview, deadline: int) -> None:
+            """The watchdog may not look in time for this deadline: tell it, or find it.
+
+            Raises:
+                WatchdogLostError: nobody is watching, and the client was told to raise.
+            """
+
+        def abandon(self) -> None:
+            """Leave the watchdog, or, in a forked child, what is the parent's; pages are not used any more."""
+
+
+# Nanoseconds. The watchdog looks each second; one that is so late is taken for lost.
+STALE = 3_000_000_000
+
+# Scopes that a program makes up as it goes are forgotten when there are so many.
+_MOST_SITES = 4096
+
+
+class Slot:
+    """A slot of a page in the hands of one block, or idle in the list ``free`` of its site.
+
+    A slot that is dropped instead of given back is disarmed: nobody is left who could do it.
+    """
+
+    __slots__ = ("__weakref__", "cell", "count", "free", "spare", "watched")
+
+    def __init__(self, place: Place, free: list[Slot], spare: list[Place]) -> None:
+        self.cell, self.watched = place
+        self.count = self.cell[SEQUENCE]
+        self.free = free
+        self.spare = spare
+
+    def cut_off(self) -> None:
+        """In a forked child: go on with a copy, which nobody watches. The page is the parent's."""
+        self.cell = memoryview(bytearray(self.cell)).cast("q")
+        # Neither early nor late: whoever restarts this has nothing to tell a watchdog.
+        self.watched = _UNWATCHED
+        self.free = []
+        self.spare = []
+
+    def __del__(self) -> None:
+        cell = self.cell
+        if cell[DEADLINE] < NEVER:
+            cell[DEADLINE] |= NEVER
+            if not sys.is_finalizing():
+                _warn_of_dropped_timer()
+        self.spare.append((cell, self.watched))
+
+
+class _Unwatched:
+    """Stands for the header of a page that nobody watches: any deadline is late enough for it."""
+
+    def __getitem__(self, index: int) -> _Unwatched:
+        return self
+
+    def __le__(self, other: object) -> bool:
+        return True
+
+    def __add__(self, other: object) -> _Unwatched:
+        return self
+
+    __ge__ = __le__
+
+
+_UNWATCHED: memoryview = _Unwatched()  # type: ignore[assignment]
+
+
+def _warn_of_dropped_timer() -> None:
+    import warnings
+
+    warnings.warn("an armed timer was dropped: it is disarmed now; leave its block or close it", ResourceWarning, 1)
+
+
+class Site:
+    """What the timers of one scope and one timeout have in common.
+
+    Attributes:
+        free: idle slots that hold the scope and the timeout already.
+        after: the timeout in nanoseconds.
+        slack: how far behind the promised look of the watchdog a deadline lies at most, if there is a watchdog.
+        clock: nanoseconds of the monotonic clock.
+    """
+
+    __slots__ = ("after", "clock", "free", "label", "scope", "slack", "slots", "source")
+
+    def __init__(self, slots: Slots, scope: str, after: int, source: object) -> None:
+        self.slots = slots
+        self.scope = scope
+        self.label = scope_bytes(scope)
+        self.after = after
+        self.slack = after + STALE
+        self.clock = slots.clock
+        self.free: list[Slot] = []
+        self.source = source  # keeps alive what the key of this site names by its id
+
+
+class Slots:
+    """All slots of one client in this process, by the sites that use them. Thread-safe; starts over after a fork.
+
+    Arming takes a slot from the list of its site and nothing else, as long as there is one. What is here is for
+    when there is none.
+    """
+
+    def __init__(self, channel: Channel, clock: Callable[[], int]) -> None:
+        self.channel = channel
+        self.clock = clock
+        self.sites: dict[object, Site] = {}
+        self._start_over()
+        _all_slots.add(self)
+
+    def _start_over(self) -> None:
+        self._lock = RLock()
+        self._pages: list[PageWriter] = []
+        self._spare: list[Place] = []
+        self._retired: list[Slot] = []
+        self._living: weakref.WeakSet[Slot] = weakref.WeakSet()
+
+    def site(self, key: object, scope: str, after: int, source: object = None) -> Site:
+        """The site that is known by ``key``, made if there is none."""
+        with self._lock:
+            site = self.sites.get(key)
+            if site is None:
+                if len(self.sites) >= _MOST_SITES:
+                    self._idle()
+                    self.sites.clear()
+                site = self.sites[key] = Site(self, scope, after, source)
+            return site
+
+    def take(self, site: Site) -> Slot:
+        """A slot for a site that has no idle one."""
+        with self._lock:
+            place = self._place()
+            label(place[0], site.label, site.after)
+            slot = Slot(place, site.free, self._spare)
+            self._living.add(slot)
+            return slot
+
+    def retire(self, slot: Slot) -> None:
+        """Let the slot, once it is given back, be labelled anew."""
+        slot.free = self._retired
+
+    def _place(self) -> Place:
+        self._retired.clear()
+        return self._spare_place() or self._unused_place() or self._idle_place() or self._new_place()
+
+    def _spare_place(self) -> Place | None:
+        return self._spare.pop() if self._spare else None
+
+    def _unused_place(self) -> Place | None:
+        if not self._pages:
+            return None
+        cell = self._pages[-1].add_slot()
+        return None if cell is None else (cell, self._pages[-1].watched)
+
+    def _idle_place(self) -> Place | None:
+        self._idle()
+        return self._spare_place()
+
+    def _idle(self) -> None:
+        """Take all idle slots from their sites."""
+        for site in list(self.sites.values()):
+            while site.free:
+                try:
+                    site.free.pop()
+                except IndexError:  # another thread took the last one
+                    break
+
+    def _new_place(self) -> Place:
+        # Each page twice as large as the one before: a few pages hold as many timers as anybody arms.
+        size = min(SMALLEST_PAGE << len(self._pages), LARGEST_PAGE)
+        page = self.channel.new_page(size)
+        self._pages.append(page)
+        cell = page.add_slot()
+        assert cell is not None  # noqa: S101 - for the type checker: the page is new
+        return cell, page.watched
+
+    def start_over(self) -> None:
+        """In a forked child, or to leave the watchdog: what is armed goes on unwatched, the next arming begins anew."""
+        for slot in list(self._living):
+            slot.cut_off()
+        for site in self.sites.values():
+            site.free = []
+        self._start_over()
+        self.channel.abandon()
+
+
+_all_slots: weakref.WeakSet[Slots] = weakref.WeakSet()
+
+
+def _after_fork(all_slots: Iterable[Slots]) -> None:
+    for slots in list(all_slots):
+        slots.start_over()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _after_fork(_all_slots))
