@@ -1,4 +1,4 @@
-"""What tests share: clocks to turn by hand, and workers that say when they have got somewhere."""
+"""What tests share: workers that say when they have got somewhere."""
 
 import multiprocessing
 import time
@@ -6,35 +6,6 @@ from multiprocessing import connection
 
 # Bounds for real processes are one-sided and generous: a bound that is met says nothing, one that is not does.
 LONG = 30.0
-
-
-class ManualClock:
-    """A clock whose hands are moved by the test."""
-
-    def __init__(self, now=1000.0, wall=1_700_000_000.0):
-        self.monotonic = now
-        self.epoch = wall
-        self.busy = 0.0
-
-    def now(self):
-        return self.monotonic
-
-    def wall(self):
-        return self.epoch
-
-    def worked(self):
-        return self.busy
-
-    def advance(self, seconds):
-        self.monotonic += seconds
-        self.epoch += seconds
-
-    def work(self, seconds):
-        self.advance(seconds)
-        self.busy += seconds
-
-    def step_wall(self, seconds):
-        self.epoch += seconds
 
 
 class Worker:

@@ -112,9 +112,10 @@ class SharedTimerServer(LoopThread):
         """How many workers are connected."""
         return 0 if self._reception is None else len(self._reception)
 
-    def timers_armed(self) -> int:
-        """How often timers were armed or restarted by the workers that are connected."""
-        return 0 if self._reception is None else sum(worker.sequence() for worker in self._watch.workers)
+    @property
+    def was_armed(self) -> bool:
+        """Whether any worker has ever armed a timer; known a second later at most."""
+        return self._reception is not None and self._watch.was_armed
 
     def _watchdog_loop(self) -> None:
         while not self._stop_signaled:

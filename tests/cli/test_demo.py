@@ -33,5 +33,5 @@ def test_help_and_version():
     """Help names the commands; the version is the package's; nonsense is an error of usage."""
     assert "demo" in run("--help").stdout
     assert unhang.__version__ in run("--version").stdout
-    assert run("nonsense").returncode == 2
-    assert run("demo", "--after", "-1").returncode == 2
+    assert run("nonsense").returncode == 125
+    assert run("demo", "--after", "-1").returncode == 125

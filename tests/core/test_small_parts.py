@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support import ManualClock
 from unhang._core.clock import SystemClock, WallTime
 from unhang._core.oversleep import Oversleep
 from unhang._core.retries import ATTEMPTS, pause_after
 from unhang._core.tally import Tally
+from unhang.testing import ManualClock
 
 
 def test_a_wall_instant_becomes_monotonic():

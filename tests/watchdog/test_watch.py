@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 
 import workers
-from support import ManualClock, until
+from support import until
 from unhang._core import retries
 from unhang._platform import process
 from unhang._platform.waiter import Waiter
@@ -16,6 +16,7 @@ from unhang._watchdog import watch as watch_module
 from unhang._watchdog.watch import BEAT, Watch
 from unhang._watchdog.workers import DYING
 from unhang.api import TimerRequest
+from unhang.testing import ManualClock
 
 
 class Sight:

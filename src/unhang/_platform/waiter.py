@@ -80,11 +80,12 @@ class Waiter:
         """Select once; True when something besides a callback was ready."""
         ready = False
         for key, _ in self._selector.select(timeout):
+            if self._selector.get_map().get(key.fd) is not key:
+                # An earlier callback of this round forgot it, and its number may be another one's by now.
+                continue
             if isinstance(key.data, _Repeated):
                 ready = True
-                # An earlier callback of this round may have closed it, and its number may be another one's by now.
-                if self._selector.get_map().get(key.fd) is key:
-                    key.data.callback()
+                key.data.callback()
             elif key.data is not None:
                 self._selector.unregister(key.fd)
                 key.data()

@@ -94,6 +94,7 @@ class PageWatch:
         self._credits = Credits()
         self._next_beat = 0
         self._loop = 0
+        self.was_armed = False  # whether any worker has ever armed a timer, as far as was looked
 
     @property
     def workers(self) -> list[Watched]:
@@ -109,14 +110,18 @@ class PageWatch:
     def leave(self, worker: Watched) -> None:
         """The worker has exited, or hung up: its timers go with it."""
         if self._workers.pop(worker.number, None) is not None:
+            self._notice(worker)
             self._looks.disarm_worker(worker.number)
             for page in worker.pages:
                 page.close()
             worker.pages.clear()
 
+    def _notice(self, worker: Watched) -> None:
+        self.was_armed = self.was_armed or any(page.used for page in worker.pages)
+
     def now(self) -> int:
         """The monotonic clock, in nanoseconds."""
-        return int(self._clock.now() * _SECOND)
+        return round(self._clock.now() * _SECOND)
 
     def wait_time(self) -> float:
         """Seconds to wait, at most, before the next `turn`."""
@@ -157,6 +162,8 @@ class PageWatch:
     def look_at(self, worker: Watched) -> None:
         """Read the worker's timers, judge it if one has expired, and promise when to look again."""
         now = self.now()
+        if not self.was_armed:
+            self._notice(worker)
         # Raised before the deadlines are read: see the facts in unhang._core.page.
         beat = max(self._next_beat, now + 1)
         next_look = NEVER

@@ -149,7 +149,7 @@ def _from_environment(*, observe: bool, on_lost: str) -> Any:
 
         address = os.environ.get(ADDRESS) or embedded.start()
         return SharedTimerClient(address, on_lost=on_lost, observe=observe)
-    from unhang.file_based_local_timer import FileTimerClient
+    from unhang._file_timer_client import FileTimerClient
 
     path = os.environ[_TORCH_PIPE]
     return FileTimerClient(path, signal=0) if observe else FileTimerClient(path)

@@ -22,7 +22,7 @@ _CODE = (
     "import os, sys\n"
     "if os.fork(): os._exit(0)\n"
     "sys.path[:] = {path!r}\n"
-    "from unhang._watchdog.embedded import main\n"
+    "from unhang.cli.embedded import main\n"
     "main({address!r}, {listener}, {owner}, {pid})\n"
 )
 _PATIENCE = 30.0

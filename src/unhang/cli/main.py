@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 import click
 
 import unhang
+from unhang.errors import UnhangError
 
-# Imported when called: `unhang --help` need not pay for what it does not use.
-_COMMANDS = {"demo": "unhang.cli.demo"}
+# In the order in which they help. Imported when called: `unhang --help` need not pay for what it does not use.
+_COMMANDS = {"run": "unhang.cli.run", "serve": "unhang.cli.serve", "demo": "unhang.cli.demo"}
+_SHORT = {
+    "run": "Run a command, and watch everything that it starts.",
+    "serve": "Watch workers that are started elsewhere.",
+    "demo": "Watch eight workers finish or hang, in two seconds.",
+}
+# As coreutils' timeout, so that a failure of the watchdog is not taken for one of the command.
+_FAILED = 125
+_INTERRUPTED = 130
 
 
 class _LazyGroup(click.Group):
     """A group whose commands stand one in a file, as a function of the command's name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return sorted(_COMMANDS)
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
@@ -25,12 +35,41 @@ class _LazyGroup(click.Group):
         command: Any = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name)
         return command if isinstance(command, click.Command) else None
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_SHORT.items()))
+
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(unhang.__version__, prog_name="unhang")
-def main() -> None:
-    """Kill a hung worker on time.
+def unhang_command() -> None:
+    r"""Kill a hung worker on time, from outside.
 
-    A worker says how long a block may take; if it is still in there then, it is killed from outside, so that
-    whatever started it can start it again. `unhang demo` shows it on real processes.
+    \b
+        $ unhang run -- python train.py
+
+    Inside train.py, a block says how long it may take:
+
+    \b
+        import unhang
+        with unhang.expires(after=60):
+            all_reduce(x)
+
+    If it is still in there after a minute, its process is killed, so that whatever started it can start it again.
+    Every option can be set in the environment as well; the help of each command names the variables.
     """
+
+
+def main() -> None:
+    """Run the command; exits with 125 when unhang fails, and says why in one line."""
+    try:
+        status = unhang_command(prog_name="unhang", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(_FAILED)
+    except UnhangError as error:
+        click.echo(f"unhang: {error}", err=True)
+        sys.exit(_FAILED)
+    except click.Abort:
+        sys.exit(_INTERRUPTED)
+    sys.exit(status)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import resource
 import select
 import signal
 
+from unhang._platform.limits import raise_file_limit
 from unhang._platform.logs import log_to_stderr
 from unhang._platform.process import ProcessHandle
 from unhang.shared_timer import SharedTimerServer
 
 # Milliseconds between two looks whether the last worker has left, once the owner is gone.
 _LEAVING = 1000
+# A job's signals are meant for the job, and the watchdog ends behind it.
+_IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def main(address: str, listener: int, lifeline: int, owner: int) -> None:
-    """Watch until the owner is gone, and everybody else too.
+    """Watch until the owner is gone or has let go, and everybody else is gone too.
 
     Args:
         address: where ``listener`` listens.
@@ -25,26 +27,25 @@ def main(address: str, listener: int, lifeline: int, owner: int) -> None:
     """
     log_to_stderr()
     raise_file_limit()
-    # A job's signals are meant for the job. It ends with it.
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+    for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     server = SharedTimerServer(address, listener=listener)
     server.start()
-    poll = select.poll()
-    poll.register(lifeline, select.POLLIN)
-    handle = ProcessHandle.open(owner)
-    if handle is not None and handle.fd >= 0:
-        poll.register(handle.fd, select.POLLIN)
-    if handle is not None:
-        poll.poll()
+    _wait_for_the_end_of(lifeline, owner)
     poll = select.poll()
     while server.workers:
         poll.poll(_LEAVING)
     server.stop()
 
 
-def raise_file_limit() -> None:
-    """Take all the descriptors that this process may have: each worker needs a few."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+def _wait_for_the_end_of(lifeline: int, owner: int) -> None:
+    handle = ProcessHandle.open(owner)
+    if handle is None:
+        return
+    poll = select.poll()
+    poll.register(lifeline, select.POLLIN)
+    if handle.fd >= 0:
+        # A child that was forked behind Python's back may hold the lifeline.
+        poll.register(handle.fd, select.POLLIN)
+    poll.poll()
+    handle.close()

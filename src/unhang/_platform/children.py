@@ -1,0 +1,57 @@
+"""The processes that a command starts: starting it, waiting for all of them, ending what is left."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+from collections.abc import Mapping
+
+_PR_SET_CHILD_SUBREAPER = 36
+# Python ignores these two; a command expects them as any shell would hand them on.
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+def become_subreaper() -> bool:
+    """Let orphans of this process's descendants become its children (Linux). False where that cannot be had."""
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        return bool(libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+    except (OSError, AttributeError):
+        return False
+
+
+def spawn(command: list[str], environment: Mapping[str, str], mask: set[signal.Signals]) -> int:
+    """Start a command, looked up in ``PATH``, with this signal mask; returns its pid.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: it cannot be started.
+    """
+    return os.posix_spawnp(command[0], command, environment, setsigmask=mask, setsigdef=_IGNORED_BY_PYTHON)
+
+
+def reap() -> dict[int, int]:
+    """The children that have ended: pid → exit status, negative for a signal."""
+    ended = {}
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            ended[pid] = os.waitstatus_to_exitcode(status)
+    return ended
+
+
+def signal_descendants(number: int) -> int:
+    """Send a signal to every process below this one, the deepest first; returns how many there were."""
+    import psutil
+
+    count = 0
+    for process in reversed(psutil.Process().children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                process.send_signal(number)
+                count += 1
+    return count

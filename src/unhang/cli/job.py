@@ -1,0 +1,173 @@
+"""One command under a watchdog, from its start to the end of everything that it has started."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+
+from unhang._platform import passing
+from unhang._platform.children import become_subreaper, reap, signal_descendants, spawn
+from unhang._platform.limits import raise_file_limit
+from unhang.shared_timer import Expired, SharedTimerServer
+
+EXPIRED, FAILED, CANNOT_RUN, NOT_FOUND = 124, 125, 126, 127
+# Seconds between asking a process to end and killing it.
+_GRACE = 5.0
+_GRACE_FOR_THE_REST = 1.0
+# Seconds behind the kill after which a process that is still there is reported and left.
+_LAST = 5.0
+# Seconds until what a worker has armed is known here.
+_NEWS = 1.5
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ``unhang run`` was told.
+
+    Attributes:
+        after: seconds that the command may take as a whole; None: as long as it likes.
+        expect_timers: seconds within which a timer should be armed; None: nothing is said if none is.
+        observe: tell what expires, and kill nobody.
+    """
+
+    after: float | None = None
+    expect_timers: float | None = None
+    observe: bool = False
+
+
+class Job:
+    """A command, its watchdog, and their end.
+
+    Args:
+        command: the command and its arguments.
+        options: what the watchdog is to do.
+    """
+
+    def __init__(self, command: Sequence[str], options: Options) -> None:
+        self._command = command
+        self._options = options
+        self._server = SharedTimerServer(observe=options.observe, on_event=self._event)
+        self._killed = False
+        self._status: int | None = None
+        self._pid = 0
+        # Instants of the monotonic clock, and what is done then.
+        self._due = {
+            self._ends: math.inf,
+            self._kills: math.inf,
+            self._misses_timers: math.inf,
+        }
+
+    def _event(self, event: str, pid: int | None, timers: list[Expired]) -> None:  # noqa: ARG002 - as it is called
+        self._killed = self._killed or event == "killed"
+
+    def run(self) -> int:
+        """Run the command to its end; returns the exit status for the shell."""
+        numbers, mask = passing.block()
+        self._server.start()
+        try:
+            become_subreaper()
+            environment = {**os.environ, "UNHANG_ADDRESS": self._server.address}
+            try:
+                self._pid = spawn(list(self._command), environment, mask)
+            except OSError as error:
+                _say(f"cannot run {self._command[0]!r}: {error.strerror}")
+                return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN
+            raise_file_limit()
+            self._plan()
+            while self._status is None:
+                self._turn(numbers)
+            self._end_the_rest(numbers)
+            return self._exit_status(self._status)
+        finally:
+            self._server.stop()
+
+    def _plan(self) -> None:
+        now = time.monotonic()
+        if self._options.after is not None:
+            self._due[self._ends] = now + self._options.after
+        if self._options.expect_timers is not None:
+            self._due[self._misses_timers] = now + self._options.expect_timers + _NEWS
+
+    def _turn(self, numbers: set[int]) -> None:
+        """Wait for a signal or the next deadline, and act on it."""
+        now = time.monotonic()
+        wait = min(self._due.values()) - now
+        info = passing.wait(numbers, min(wait, 3600.0))
+        if info is None:
+            now = time.monotonic()
+            for action, instant in list(self._due.items()):
+                if instant <= now:
+                    self._due[action] = math.inf
+                    action()
+        elif info.si_signo == signal.SIGCHLD:
+            self._reap()
+        elif self._status is None:
+            passing.pass_on(info, self._pid)
+
+    def _reap(self) -> None:
+        ended = reap()
+        if self._pid in ended:
+            self._status = ended[self._pid]
+
+    def _ends(self) -> None:
+        words = "it is only observed" if self._options.observe else "ending it"
+        _say(f"{self._command[0]} still runs after {self._options.after:g} s: {words}")
+        if self._options.observe:
+            return
+        self._killed = True
+        signal_descendants(signal.SIGTERM)
+        signal_descendants(signal.SIGCONT)
+        self._due[self._kills] = time.monotonic() + _GRACE
+
+    def _kills(self) -> None:
+        signal_descendants(signal.SIGKILL)
+
+    def _misses_timers(self) -> None:
+        if not self._server.was_armed:
+            _say(
+                f"NOTHING IS WATCHED: no timer was armed within {self._options.expect_timers:g} s. Does the program "
+                "call unhang.expires(), and does it get UNHANG_ADDRESS from its environment?"
+            )
+
+    def _end_the_rest(self, numbers: set[int]) -> None:
+        """End what the command has left behind: nobody is there who would wait for it."""
+        self._due = dict.fromkeys(self._due, math.inf)
+        now = time.monotonic()
+        stages = [(now, signal.SIGTERM), (now + _GRACE_FOR_THE_REST, signal.SIGKILL), (now + _LAST, None)]
+        told = False
+        while (left := _children_left()) and stages:
+            instant, number = stages[0]
+            if time.monotonic() < instant:
+                passing.wait(numbers, min(instant - time.monotonic(), 0.1))
+                continue
+            del stages[0]
+            if number is None:
+                _say(f"{left} processes that {self._command[0]} left behind do not end")
+                return
+            count = signal_descendants(number)
+            signal_descendants(signal.SIGCONT)
+            if count and not told:
+                _say(f"ending {count} processes that {self._command[0]} left behind")
+                told = True
+
+    def _exit_status(self, status: int) -> int:
+        if status != 0 and self._killed:
+            return EXPIRED
+        return status if status >= 0 else 128 - status
+
+
+def _children_left() -> int:
+    reap()
+    import psutil
+
+    return len(psutil.Process().children(recursive=True))
+
+
+def _say(message: str) -> None:
+    click.echo(f"unhang: {message}", err=True)

@@ -1,0 +1,62 @@
+"""``unhang run``: a command, and the watchdog of everything that it starts."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from unhang._platform.logs import log_to_stderr
+from unhang.cli.job import Job, Options
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    options_metavar="[OPTIONS] --",
+)
+@click.option(
+    "--after",
+    type=click.FloatRange(min=0, min_open=True),
+    envvar="UNHANG_AFTER",
+    show_envvar=True,
+    metavar="SECONDS",
+    help="A budget for COMMAND as a whole: end it and all that it has started (SIGTERM, 5 s later SIGKILL) when it "
+    "takes longer. Needs no change to its code.",
+)
+@click.option(
+    "--expect-timers",
+    type=click.FloatRange(min=0, min_open=True),
+    envvar="UNHANG_EXPECT_TIMERS",
+    show_envvar=True,
+    metavar="SECONDS",
+    help="Say loudly when no timer has been armed within this time: then nothing is watched.",
+)
+@click.option(
+    "--observe",
+    is_flag=True,
+    envvar="UNHANG_OBSERVE",
+    show_envvar=True,
+    help="Tell what expires, and kill nobody.",
+)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND...")
+def run(after: float | None, expect_timers: float | None, observe: bool, command: tuple[str, ...]) -> None:
+    r"""Run COMMAND, and watch the timers of everything that it starts.
+
+    \b
+        unhang run -- python train.py
+        unhang run -- torchrun --nproc-per-node 8 train.py
+        unhang run --after 3600 -- ./nightly.sh
+
+    A worker arms timers with `with unhang.expires(after=60):`, and is killed with SIGKILL if one of them expires.
+    COMMAND runs in this terminal and gets this process's signals; what it leaves behind is ended with it.
+
+    \b
+    Exit status:
+      124  a worker was killed (or --after was over), and COMMAND failed
+      125  unhang itself failed
+      126  COMMAND cannot be run
+      127  COMMAND was not found
+      else that of COMMAND; 128+N if signal N ended it
+    """
+    log_to_stderr()
+    sys.exit(Job(command, Options(after, expect_timers, observe)).run())

@@ -1,0 +1,202 @@
+"""For your own tests: a clock to turn by hand, and a watchdog in memory that kills nobody.
+
+::
+
+    from unhang.testing import unhang_watchdog    # in conftest.py: a pytest fixture
+
+    def test_a_slow_step_expires(unhang_watchdog):
+        with unhang.expires(after=60, scope="step"):
+            unhang_watchdog.advance(61)           # returns at once
+        assert [timer.scope for timer in unhang_watchdog.expired] == ["step"]
+
+It is the watchdog itself, page, deadlines, rules and all, over another clock and with another hand at the trigger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Protocol, Self
+
+from unhang._core.page import PageReader, PageWriter, Snapshot
+from unhang._watchdog.kill import Outcome
+from unhang._watchdog.page_watch import Expired, PageWatch, Watched
+from unhang._worker import choose
+from unhang._worker.client import SharedTimerClient
+
+__all__ = ["Expired", "InMemoryWatchdog", "ManualClock", "unhang_watchdog"]
+
+_SECOND = 1_000_000_000
+
+
+class _Turned(Protocol):
+    """What lives by a clock: it says how long it would wait, and looks when that is over."""
+
+    def wait_time(self) -> float: ...
+
+    def turn(self) -> object: ...
+
+
+class ManualClock:
+    """A clock that stands still until it is moved. Whatever watches by it looks at every instant that it asked for.
+
+    Args:
+        now: the monotonic clock at first, in seconds; far from zero and from any real clock, so that mixing them shows.
+        wall: seconds since the epoch at first.
+
+    Not thread-safe.
+    """
+
+    def __init__(self, now: float = 1_000_000.0, wall: float = 1_700_000_000.0) -> None:
+        self._now = round(now * _SECOND)
+        self._wall = wall
+        self._worked = 0.0
+        self._turned: list[_Turned] = []
+
+    def now(self) -> float:
+        """The monotonic clock, in seconds."""
+        return self._now / _SECOND
+
+    def now_ns(self) -> int:
+        """The monotonic clock, in nanoseconds."""
+        return self._now
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        return self._wall
+
+    def worked(self) -> float:
+        """Seconds of processor time that the watchdog has used."""
+        return self._worked
+
+    def drive(self, turned: _Turned) -> None:
+        """Let something live by this clock from now on."""
+        self._turned.append(turned)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        until = self._now + round(seconds * _SECOND)
+        while True:
+            waits = [round(turned.wait_time() * _SECOND) for turned in self._turned]
+            self._move(min([until - self._now, *(max(wait, 1) for wait in waits)]))
+            for turned in self._turned:
+                turned.turn()
+            if self._now >= until:
+                return
+
+    def jump(self, seconds: float) -> None:
+        """Let time pass in which nobody looks: as when the host is paused."""
+        self._move(round(seconds * _SECOND))
+
+    def work(self, seconds: float) -> None:
+        """Let time pass in which the watchdog itself is busy."""
+        self.jump(seconds)
+        self._worked += seconds
+
+    def step_wall(self, seconds: float) -> None:
+        """Set the wall clock; the monotonic clock knows nothing of it."""
+        self._wall += seconds
+
+    def _move(self, nanoseconds: int) -> None:
+        self._now += nanoseconds
+        self._wall += nanoseconds / _SECOND
+
+
+class InMemoryWatchdog:
+    """A watchdog over the timers of this process, in this process, that records what it would have killed for.
+
+    As a context manager it is the one that `unhang.expires` uses inside, whatever is configured.
+
+    Attributes:
+        clock: the `ManualClock` that it lives by.
+        client: arms timers with it.
+        expired: the timers for which this process would have been killed, in their order. Each is told once, and its
+            block goes on.
+        near_misses: timers that were disarmed in the last moment.
+
+    Not thread-safe. In a forked child it watches nobody.
+    """
+
+    def __init__(self, clock: ManualClock | None = None) -> None:
+        self.clock = clock or ManualClock()
+        self.expired: list[Expired] = []
+        self.near_misses: list[Expired] = []
+        self._watch = PageWatch(self._execute, self._tell, self.clock)
+        self._worker = Watched(os.getpid())
+        self._watch.join(self._worker)
+        self.client = SharedTimerClient._over(_Memory(self._watch, self._worker), self.clock.now_ns)
+        self.clock.drive(self._watch)
+
+    @property
+    def live(self) -> list[str]:
+        """The scopes of the timers that are armed."""
+        return [seen.scope for seen in self._live()]
+
+    def _live(self) -> list[Snapshot]:
+        return [seen for page in self._worker.pages for seen in page.live()]
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass: what expires meanwhile is in `expired` afterwards."""
+        self.clock.advance(seconds)
+
+    def advance_to_next_deadline(self) -> float:
+        """Let time pass until the next timer expires; returns the seconds, 0 when no timer is armed."""
+        deadlines = [seen.deadline for seen in self._live() if seen.deadline > self.clock.now_ns()]
+        if not deadlines:
+            return 0.0
+        seconds = (min(deadlines) - self.clock.now_ns()) / _SECOND
+        self.clock.advance(seconds)
+        return seconds
+
+    def _execute(self, worker: Watched, timers: list[Expired], still: Callable[[], bool]) -> Outcome:  # noqa: ARG002
+        if not still():
+            return Outcome.SPARED
+        self.expired += timers
+        return Outcome.GONE  # as far as the watch is concerned
+
+    def _tell(self, event: str, worker: Watched | None, timers: list[Expired]) -> None:  # noqa: ARG002
+        if event == "near miss":
+            self.near_misses += timers
+
+    def __enter__(self) -> Self:
+        self._before = choose._client
+        choose._client = self.client
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        choose._client = self._before
+
+
+class _Memory:
+    """The channel to a watch in the same process."""
+
+    def __init__(self, watch: PageWatch, worker: Watched) -> None:
+        self._watch = watch
+        self._worker = worker
+
+    def new_page(self, size: int) -> PageWriter:
+        memory = bytearray(size)
+        writer = PageWriter(memory)
+        self._worker.pages.append(PageReader(memoryview(memory)))
+        self._watch.look_at(self._worker)
+        return writer
+
+    def attend(self, watched: memoryview, deadline: int) -> None:  # noqa: ARG002 - it looks at all of them
+        self._watch.look_at(self._worker)
+
+    def abandon(self) -> None:
+        self._worker.pages.clear()
+
+
+with contextlib.suppress(ImportError):
+    import pytest
+
+    @pytest.fixture
+    def unhang_watchdog() -> Iterator[InMemoryWatchdog]:
+        """An `InMemoryWatchdog` that `unhang.expires` uses during the test."""
+        with InMemoryWatchdog() as watchdog:
+            yield watchdog
