@@ -14,6 +14,7 @@ from hypothesis import settings
 
 import support
 import unhang
+from unhang.testing import unhang_watchdog  # noqa: F401 - a fixture
 
 settings.register_profile("unhang", deadline=None, max_examples=200)
 settings.load_profile("unhang")
@@ -63,8 +64,10 @@ def file_server(pipe_path):
 
 
 @pytest.fixture(autouse=True)
-def no_client():
+def no_client(monkeypatch):
     """No test inherits the client that another one configured."""
+    for name in ("UNHANG_ADDRESS", "UNHANG_OBSERVE", "TORCHELASTIC_TIMER_FILE"):
+        monkeypatch.delenv(name, raising=False)
     yield
     unhang.configure(None)
 

@@ -158,6 +158,11 @@ def label(slot: memoryview, scope: bytes, timeout: int) -> None:
     slot.cast("B")[SCOPE * WORD : SCOPE * WORD + len(scope)] = scope
 
 
+def read_scope(slot: memoryview) -> str:
+    """The scope that a slot was labelled with."""
+    return bytes(slot.cast("B")[SCOPE * WORD : SCOPE * WORD + slot[LENGTH]]).decode()
+
+
 class PageReader:
     """The watchdog's side of a page, which trusts nothing in it.
 

@@ -92,10 +92,8 @@ class SharedTimerClient:
         """
         if not isinstance(scope, str):
             raise TypeError(f"scope is the name of the timer, a string, not {type(scope).__name__}")
-        site = self.sites.get(key or (scope, after))
-        if site is None:
-            site = self.slots.site(key or (scope, after), scope, nanoseconds(after, "after"), source)
-        return Timer(site)
+        timeout = nanoseconds(after, "after")
+        return Timer(self.slots.site(key or (scope, after), scope, timeout, source))
 
     def acquire(self, scope_id: str, expiration_time: float) -> None:
         """Arm the timer ``scope_id`` of this process, to expire at ``expiration_time`` (wall clock, seconds).

@@ -7,7 +7,7 @@ import sys
 import weakref
 from _thread import RLock
 
-from unhang._core.page import DEADLINE, LARGEST_PAGE, NEVER, SEQUENCE, SMALLEST_PAGE, PageWriter, label, scope_bytes
+from unhang._core.page import DEADLINE, LARGEST_PAGE, NEVER, SEQUENCE, SMALLEST_PAGE, PageWriter, label, read_scope, scope_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,11 +65,11 @@ class Slot:
 
     def __del__(self) -> None:
         cell = self.cell
-        if cell[DEADLINE] < NEVER:
-            cell[DEADLINE] |= NEVER
-            if not sys.is_finalizing():
-                _warn_of_dropped_timer()
+        was_armed = cell[DEADLINE] < NEVER
+        cell[DEADLINE] |= NEVER
         self.spare.append((cell, self.watched))
+        if was_armed and not sys.is_finalizing():
+            _warn_of_dropped_timer(cell)
 
 
 class _Unwatched:
@@ -90,10 +90,11 @@ class _Unwatched:
 _UNWATCHED: memoryview = _Unwatched()  # type: ignore[assignment]
 
 
-def _warn_of_dropped_timer() -> None:
+def _warn_of_dropped_timer(cell: memoryview) -> None:
     import warnings
 
-    warnings.warn("an armed timer was dropped: it is disarmed now; leave its block or close it", ResourceWarning, 1)
+    message = f"the armed timer {read_scope(cell)!r} was dropped: it is disarmed now; leave its block or close it"
+    warnings.warn(message, ResourceWarning, stacklevel=1)
 
 
 class Site:

@@ -1,0 +1,44 @@
+"""What worker and watchdog say to each other."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unhang._core import messages
+from unhang._core.messages import MessageError
+
+
+@given(st.integers(0, 255))
+def test_a_hello_comes_out_as_it_went_in(flags):
+    """The flags of a worker arrive."""
+    assert messages.parse_hello(messages.hello(flags)) == flags
+
+
+@given(st.binary(max_size=20))
+def test_only_a_hello_is_one(message):
+    """Anything that is not exactly the first message of this version is refused."""
+    if message[:7] != b"unhang\1" or len(message) != 8:
+        with pytest.raises(MessageError):
+            messages.parse_hello(message)
+
+
+def test_another_version_is_named():
+    """A worker of another version is told both versions."""
+    with pytest.raises(MessageError, match=r"version 2.*version 1"):
+        messages.parse_hello(b"unhang\2\0")
+
+
+@given(st.text(max_size=2000))
+def test_a_refusal_fits_a_packet_and_can_be_read(reason):
+    """A reason of any length arrives, cut to fit."""
+    message = messages.refused(reason)
+    assert len(message) <= messages.LONGEST
+    said = messages.refusal(message)
+    assert reason.encode("utf-8", "backslashreplace").decode().startswith(said.rstrip("\N{REPLACEMENT CHARACTER}"))
+
+
+def test_a_welcome_is_no_refusal():
+    """Being watched has no reason; what is neither is an error."""
+    assert messages.refusal(messages.WELCOME) is None
+    with pytest.raises(MessageError):
+        messages.refusal(b"HTTP/1.1 400 Bad Request")

@@ -1,0 +1,245 @@
+"""The watch over pages: when it looks, whom it spares, and what it does when a kill does not work."""
+
+import pytest
+
+from unhang._core.page import DEADLINE, NEVER, SEQUENCE, PageReader, PageWriter, label
+from unhang._watchdog.kill import Outcome
+from unhang._watchdog.page_watch import BEAT, PageWatch, Watched
+from unhang.testing import ManualClock
+
+SECOND = 10**9
+
+
+class Written(Watched):
+    """A worker whose page the test writes."""
+
+    __slots__ = ("page",)
+
+
+class Stage:
+    """A watch whose kills end as the test says, and workers that write their pages by hand."""
+
+    def __init__(self):
+        self.clock = ManualClock()
+        self.outcome = Outcome.SIGNALLED
+        self.before_kill = lambda: None
+        self.kills = []
+        self.told = []
+        self.watch = PageWatch(self.execute, self.tell, self.clock)
+        self.clock.drive(self.watch)
+
+    def execute(self, worker, timers, still):
+        self.before_kill()
+        if not still():
+            return Outcome.SPARED
+        self.kills.append((worker.pid, [timer.scope for timer in timers]))
+        return self.outcome
+
+    def tell(self, event, worker, timers):
+        self.told.append((event, worker and worker.pid))
+
+    def worker(self, pid=7, *, observe=False):
+        memory = bytearray(65536)
+        page = PageWriter(memory)
+        worker = Written(pid, observe, [PageReader(memoryview(memory))])
+        worker.page = page
+        self.watch.join(worker)
+        return worker
+
+    def arm(self, worker, after, scope="step"):
+        slot = worker.page.add_slot()
+        label(slot, scope.encode(), int(after * SECOND))
+        slot[SEQUENCE] = 1
+        slot[DEADLINE] = self.clock.now_ns() + int(after * SECOND)
+        if slot[DEADLINE] < worker.page.watched[0]:
+            self.watch.look_at(worker)  # the kick
+        return slot
+
+    def wake(self, worker):
+        return worker.page.watched[0] - self.clock.now_ns()
+
+
+@pytest.fixture
+def stage():
+    return Stage()
+
+
+def test_the_worker_is_told_when_the_watchdog_looks(stage):
+    """Within a beat when nothing is armed, at the deadline when that is earlier."""
+    worker = stage.worker()
+    stage.clock.advance(0)
+    assert 0 < stage.wake(worker) <= BEAT
+    stage.arm(worker, 0.25)
+    assert stage.wake(worker) == 0.25 * SECOND
+
+
+def test_a_kick_that_was_lost_costs_a_beat(stage):
+    """A deadline that nobody told of is seen at the next beat, before or behind it."""
+    worker = stage.worker()
+    stage.clock.advance(0)
+    slot = worker.page.add_slot()
+    label(slot, b"step", SECOND // 10)
+    slot[DEADLINE] = stage.clock.now_ns() + SECOND // 10
+    stage.clock.advance(0.5)
+    assert stage.kills == []
+    stage.clock.advance(0.5)
+    assert stage.kills == [(7, ["step"])]
+
+
+def test_timers_of_one_worker_that_expire_together_are_one_kill(stage):
+    """The earliest first."""
+    worker = stage.worker()
+    stage.clock.advance(0)
+    stage.arm(worker, 2.0, "late")
+    stage.arm(worker, 1.5, "early")
+    stage.clock.jump(2.0)
+    stage.clock.work(0)
+    stage.watch._oversleep.looked(stage.clock.now())  # it was not asleep: the test jumped
+    stage.clock.advance(0)
+    assert stage.kills == [(7, ["early", "late"])]
+
+
+def test_other_workers_are_judged_by_their_own_timers(stage):
+    """Two of three expire, each at its own deadline."""
+    first, second, third = (stage.worker(pid) for pid in (1001, 1002, 1003))
+    for worker, after in ((first, 3), (second, 1), (third, 10)):
+        stage.arm(worker, after)
+    stage.clock.advance(1)
+    assert [pid for pid, _ in stage.kills] == [1002]
+    stage.clock.advance(2)
+    assert {pid for pid, _ in stage.kills} == {1001, 1002}
+
+
+def test_time_in_which_nobody_looked_is_given_back(stage):
+    """A watchdog that was stopped for ten seconds lets every timer that was armed have them again."""
+    worker = stage.worker()
+    stage.clock.advance(0)
+    stage.arm(worker, 5)
+    stage.clock.jump(10)
+    stage.clock.advance(4.9)
+    assert stage.kills == []
+    assert ("overslept", None) in stage.told
+    fresh = stage.worker(8)
+    stage.arm(fresh, 3)
+    stage.clock.advance(0.2)
+    assert stage.kills == [(7, ["step"])]
+    stage.clock.advance(2.9)
+    assert stage.kills[-1] == (8, ["step"])
+
+
+def test_the_watchdogs_own_work_is_not_given_back(stage):
+    """A watchdog that is kept busy was not away, or a flood would suspend all kills."""
+    worker = stage.worker()
+    stage.clock.advance(0)
+    stage.arm(worker, 5)
+    stage.watch.wait_time()
+    stage.clock.work(10)
+    stage.clock.advance(0)
+    assert stage.kills == [(7, ["step"])]
+
+
+def test_a_block_that_ends_in_the_last_moment_is_spared(stage):
+    """Disarmed, or restarted, between the look and the kill: told as a near miss, and watched on."""
+    worker = stage.worker()
+    slot = stage.arm(worker, 2)
+
+    def restart():
+        slot[SEQUENCE] = 2
+        slot[DEADLINE] = stage.clock.now_ns() + 2 * SECOND
+
+    stage.before_kill = restart
+    stage.clock.advance(2)
+    assert stage.kills == []
+    assert stage.told == [("near miss", 7)]
+    stage.before_kill = lambda: None
+    stage.clock.advance(2)
+    assert stage.kills == [(7, ["step"])]
+
+
+def test_a_watchdog_that_is_stopped_in_front_of_the_kill_looks_again(stage):
+    """What it has read is old by then: nobody is killed for it, and whoever has left meanwhile lives."""
+    leaving, hanging = stage.worker(1001), stage.worker(1002)
+    slot = stage.arm(leaving, 2)
+    stage.arm(hanging, 2)
+    stage.before_kill = lambda: stage.clock.jump(10)
+    stage.clock.advance(2)
+    assert stage.kills == []
+    stage.before_kill = lambda: None
+    slot[DEADLINE] |= NEVER
+    stage.clock.advance(0.25)
+    assert {pid for pid, _ in stage.kills} == {1002}
+
+
+def test_an_observed_worker_is_told_once_and_not_killed(stage):
+    """Each timer once; the next one again."""
+    worker = stage.worker(observe=True)
+    slot = stage.arm(worker, 2)
+    stage.clock.advance(20)
+    assert stage.told == [("expired", 7)]
+    slot[DEADLINE] |= NEVER
+    stage.arm(worker, 2)
+    stage.clock.advance(20)
+    assert stage.told == [("expired", 7)] * 2
+    assert stage.kills == []
+
+
+def test_a_worker_in_a_debugger_is_told_once_and_looked_at_again(stage):
+    """Spared while it is held, killed when it is let go and still in its block."""
+    worker = stage.worker()
+    stage.arm(worker, 2)
+    stage.outcome = Outcome.HELD
+    stage.clock.advance(10)
+    assert stage.told == [("held", 7)]
+    assert len(stage.kills) > 3
+    stage.outcome = Outcome.SIGNALLED
+    stage.clock.advance(1)
+    assert stage.told == [("held", 7), ("killed", 7)]
+
+
+def test_a_kill_that_fails_is_tried_again_with_growing_pauses(stage):
+    """Until it works, or for a minute and a half; then it is left."""
+    worker = stage.worker()
+    stage.arm(worker, 2)
+    stage.outcome = Outcome.FAILED
+    stage.clock.advance(300)
+    assert stage.told == [("failed", 7)] * 12
+    assert len(stage.kills) == 12
+
+
+def test_a_protected_process_is_told_once(stage):
+    """The rules forbid it: there is nothing to try again."""
+    worker = stage.worker()
+    stage.arm(worker, 2)
+    stage.outcome = Outcome.REFUSED
+    stage.clock.advance(300)
+    assert stage.told == [("refused", 7)]
+
+
+def test_a_worker_that_left_is_not_judged(stage):
+    """Its timers go with it."""
+    worker = stage.worker()
+    stage.arm(worker, 2)
+    stage.watch.leave(worker)
+    stage.watch.leave(worker)
+    stage.clock.advance(10)
+    assert stage.kills == []
+    assert stage.watch.workers == []
+
+
+def test_it_knows_whether_anybody_ever_armed_a_timer(stage):
+    """Also when the worker is gone by then."""
+    worker = stage.worker()
+    assert not stage.watch.was_armed
+    worker.page.add_slot()
+    stage.watch.leave(worker)
+    assert stage.watch.was_armed
+
+
+def test_nonsense_in_a_page_is_no_timer(stage):
+    """Deadlines of 0 and below are not armed, and do not make the watchdog turn round and round."""
+    worker = stage.worker()
+    for deadline in (0, -5):
+        worker.page.add_slot()[DEADLINE] = deadline
+    stage.clock.advance(5)
+    assert stage.kills == []
+    assert stage.watch.wait_time() > 0

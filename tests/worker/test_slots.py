@@ -1,0 +1,216 @@
+"""The slots of a process: how many there may be, who has which, and what a fork does to them."""
+
+import os
+import threading
+import time
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+import unhang
+from unhang._worker import slots
+from unhang.testing import InMemoryWatchdog
+
+
+def pages(watchdog):
+    return len(watchdog.client.slots._pages)
+
+
+def test_ten_thousand_timers_at_once(unhang_watchdog):
+    """All are live, all expire, each under its own name, and a second round needs no more memory."""
+    timers = [unhang.expires(10, f"timer {number}") for number in range(10_000)]
+    for timer in timers:
+        timer.__enter__()
+    assert len(unhang_watchdog.live) == 10_000
+    unhang_watchdog.advance(10)
+    assert {timer.scope for timer in unhang_watchdog.expired} == {f"timer {number}" for number in range(10_000)}
+    for timer in timers:
+        timer.__exit__(None, None, None)
+    assert unhang_watchdog.live == []
+    used = pages(unhang_watchdog)
+    assert used == 6
+    for timer in timers:
+        timer.__enter__()
+    for timer in timers:
+        timer.__exit__(None, None, None)
+    assert pages(unhang_watchdog) == used
+
+
+def test_scopes_made_on_the_fly_need_one_page(unhang_watchdog):
+    """Idle slots change hands; what is remembered of the scopes is bounded."""
+    for number in range(3 * slots._MOST_SITES):
+        with unhang.expires(10, f"batch {number}"):
+            pass
+    assert pages(unhang_watchdog) == 1
+    assert len(unhang_watchdog.client.sites) <= slots._MOST_SITES
+
+
+def test_code_made_on_the_fly_needs_one_page(unhang_watchdog):
+    """The places of code that is gone are forgotten, and none is taken for another one."""
+    for number in range(slots._MOST_SITES + 10):
+        scope = {"unhang": unhang}
+        exec(compile("with unhang.expires(5) as timer: pass", f"made-{number}.py", "exec"), scope)  # noqa: S102
+        assert scope["timer"].scope == f"made-{number}.py#1"
+    assert pages(unhang_watchdog) == 1
+
+
+def test_slots_of_a_place_that_was_forgotten_come_back(unhang_watchdog):
+    """A block that is left after its place was forgotten gives its slot back all the same."""
+    with unhang.expires(10, "long"):
+        for number in range(slots._MOST_SITES + 10):
+            with unhang.expires(10, f"batch {number}"):
+                pass
+        assert unhang_watchdog.live == ["long"]
+    assert unhang_watchdog.live == []
+    assert pages(unhang_watchdog) == 1
+
+
+def test_threads_that_arm_all_the_time_lose_no_timer():
+    """Eight threads with scopes of their own: afterwards nothing is armed, and the count is right."""
+    with InMemoryWatchdog() as watchdog:
+
+        def work(name):
+            for number in range(2000):
+                with unhang.expires(1000, f"{name} {number % 70}") as outer, unhang.expires(1000):
+                    assert outer.state == "armed"
+
+        threads = [threading.Thread(target=work, args=(name,)) for name in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert watchdog.live == []
+        assert watchdog._worker.sequence() == 8 * 2000 * 2
+
+
+class Blocks(RuleBasedStateMachine):
+    """Any order of arming, leaving, restarting, extending and suspending agrees with a list of deadlines."""
+
+    def __init__(self):
+        super().__init__()
+        self.watchdog = InMemoryWatchdog()
+        self.armed = []  # of [timer, scope, deadline]
+        self.expired = 0
+
+    @property
+    def now(self):
+        return self.watchdog.clock.now_ns()
+
+    @rule(after=st.integers(1, 20), scope=st.sampled_from("abc"))
+    def enter(self, after, scope):
+        """A new block."""
+        timer = self.watchdog.client.timer(after, scope)
+        timer.__enter__()
+        self.armed.append([timer, scope, self.now + after * 10**9, after])
+
+    def one(self, data, *, in_time=False):
+        among = [entry for entry in self.armed if entry[2] > self.now or not in_time]
+        return data.draw(st.sampled_from(among)) if among else None
+
+    @rule(data=st.data())
+    def leave(self, data):
+        """Any of the blocks ends."""
+        if entry := self.one(data):
+            entry[0].__exit__(None, None, None)
+            self.armed.remove(entry)
+
+    @rule(data=st.data())
+    def restart(self, data):
+        """A heartbeat."""
+        if entry := self.one(data):
+            entry[0].restart()
+            entry[2] = self.now + entry[3] * 10**9
+
+    @rule(data=st.data(), more=st.integers(1, 20))
+    def extend(self, data, more):
+        """More time."""
+        if entry := self.one(data, in_time=True):
+            entry[0].extend(more)
+            entry[2] += more * 10**9
+
+    @rule(data=st.data(), seconds=st.integers(1, 5))
+    def suspend(self, data, seconds):
+        """A stretch that does not count."""
+        if entry := self.one(data, in_time=True):
+            with entry[0].suspended():
+                self.pass_time(seconds, entry)
+            entry[2] += seconds * 10**9
+
+    @rule(seconds=st.integers(1, 5))
+    def advance(self, seconds):
+        """Time passes."""
+        self.pass_time(seconds)
+
+    def pass_time(self, seconds, but=None):
+        before, after = self.now, self.now + seconds * 10**9
+        self.expired += sum(before < entry[2] <= after for entry in self.armed if entry is not but)
+        self.watchdog.advance(seconds)
+
+    @invariant()
+    def it_agrees(self):
+        """The live timers and their deadlines, and how many have expired."""
+        seen = sorted((seen.scope, seen.deadline) for page in self.watchdog._worker.pages for seen in page.live())
+        assert seen == sorted((scope, deadline) for _, scope, deadline, _ in self.armed)
+        assert len(self.watchdog.expired) == self.expired
+
+    def teardown(self):
+        """Nothing is dropped while it is armed."""
+        for entry in self.armed:
+            entry[0].__exit__(None, None, None)
+
+
+TestBlocks = Blocks.TestCase
+TestBlocks.settings = settings(max_examples=60)
+
+
+def in_child(look):
+    """What ``look`` returns in a forked child, as a string."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(writer, repr(look()).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        said = pipe.read()
+    os.waitpid(pid, 0)
+    return said
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_child_does_not_touch_its_parents_timers(unhang_watchdog):
+    """It leaves, restarts and extends an inherited timer as if nothing had happened; the parent's is as it was."""
+    unhang_watchdog.clock.now_ns = time.monotonic_ns
+    with unhang.expires(1000, "outer") as outer, unhang.expires(1000, "inner") as inner:
+        before = [(seen.scope, seen.deadline, seen.sequence) for seen in unhang_watchdog._live()]
+
+        def leave():
+            outer.restart()
+            inner.extend(5)
+            inner.__exit__(None, None, None)
+            return inner.state, outer.state, len(unhang_watchdog.live)
+
+        assert in_child(leave) == "('disarmed', 'armed', 0)"
+        assert [(seen.scope, seen.deadline, seen.sequence) for seen in unhang_watchdog._live()] == before
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_child_begins_anew(unhang_watchdog):
+    """Its first block takes a slot of a page of its own, also from a place that its parent has used."""
+
+    def block():
+        return unhang.expires(1000, "same")
+
+    with block():
+        pass
+
+    def arm():
+        with block() as timer:
+            return timer.state, pages(unhang_watchdog), timer._slot.count
+
+    assert in_child(arm) == "('armed', 1, 1)"
+    assert unhang_watchdog.live == []
