@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import queue
 import signal
 import sys
 from pathlib import Path
@@ -61,6 +62,31 @@ def file_server(pipe_path):
     server = unhang.FileTimerServer(pipe_path, "test", max_interval=60)
     yield server
     server.stop()
+
+
+@pytest.fixture
+def events():
+    """What a `shared_server` tells, as (event, pid, scopes); waits for the next."""
+    return queue.SimpleQueue()
+
+
+@pytest.fixture
+def shared_server(tmp_path, events):
+    """A SharedTimerServer that runs; its directory is the test's own."""
+    tmp_path.chmod(0o700)
+    server = unhang.SharedTimerServer(
+        str(tmp_path / "watchdog.sock"),
+        on_event=lambda event, pid, timers: events.put((event, pid, [timer.scope for timer in timers])),
+    )
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def shared_client(shared_server):
+    """A client of it, for other processes: this one is the watchdog itself."""
+    return unhang.SharedTimerClient(shared_server.address)
 
 
 @pytest.fixture(autouse=True)

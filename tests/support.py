@@ -13,7 +13,7 @@ class Worker:
 
     def __init__(self, function, *args, method="spawn"):
         context = multiprocessing.get_context(method)
-        self._pipe, theirs = context.Pipe(duplex=False)
+        self._pipe, theirs = context.Pipe()
         self.process = context.Process(target=function, args=(*args, theirs), daemon=True)
         self.process.start()
         self.pid = self.process.pid
@@ -24,6 +24,11 @@ class Worker:
         if not self._pipe.poll(LONG):
             raise TimeoutError("the worker says nothing")
         return self._pipe.recv()
+
+    def told(self, *what):
+        """Tell the worker what to do, and wait until it has done it."""
+        self._pipe.send(what)
+        return self.heard()
 
     def ended(self):
         """The exit code, once the process has ended; negative for a signal."""

@@ -1,7 +1,9 @@
 """What workers under test do. Each gets a pipe as its last argument, and says there how far it has come."""
 
+import contextlib
 import ctypes
 import os
+import socket
 import threading
 import time
 
@@ -114,3 +116,75 @@ def raise_in_block(client, say):
             raise LookupError("of the block")
     except LookupError as error:
         say.send(error.args)
+
+
+def blocks_without_end(client, say):
+    """Enter and leave blocks until killed; say once that it goes."""
+    with unhang.expires(60, client=client):
+        say.send("ready")
+    while True:
+        with unhang.expires(60, client=client):
+            pass
+
+
+def step_by_step(client, say):
+    """Do what comes over the pipe: ``("enter", after, scope)``, ``("leave",)``, or ``("hang",)``; say when done."""
+    timers = []
+    say.send("ready")
+    while True:
+        what, *args = say.recv()
+        if what == "enter":
+            timers.append(client.timer(*args))
+            timers[-1].__enter__()
+        elif what == "enter many":
+            for number in range(args[0]):
+                timers.append(client.timer(600, f"timer {number}"))
+                timers[-1].__enter__()
+        elif what == "leave":
+            timers.pop().__exit__(None, None, None)
+        else:
+            time.sleep(FOREVER)
+        say.send("done")
+
+
+def close_all_descriptors(client, say):
+    """Close what a daemon closes, take the numbers for sockets of its own, and say what is written into those."""
+    with unhang.expires(60, client=client):
+        for fd in range(3, 1024):
+            if fd != say.fileno():
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(20)]
+        give_up = time.monotonic() + 1.5
+        while time.monotonic() < give_up:
+            with unhang.expires(0.5, client=client):
+                pass
+    for _, other in pairs:
+        other.setblocking(False)
+    say.send([data for _, other in pairs if (data := _waiting(other))])
+    with unhang.expires(0.2, client=client):
+        time.sleep(FOREVER)
+
+
+def _waiting(reader):
+    try:
+        return reader.recv(100)
+    except BlockingIOError:
+        return b""
+
+
+def serve_shared(address, say):
+    """Run a SharedTimerServer until killed."""
+    server = unhang.SharedTimerServer(address)
+    server.start()
+    say.send("started")
+    time.sleep(FOREVER)
+
+
+def fork_in_block(client, say):
+    """Fork inside a block; the child leaves it, arms a timer of its own and hangs; the parent hangs too."""
+    with unhang.expires(1.0, "parent's", client):
+        if os.fork():
+            time.sleep(FOREVER)
+    with unhang.expires(0.3, "child's", client):
+        time.sleep(FOREVER)

@@ -185,8 +185,9 @@ class _Memory:
         self._watch.look_at(self._worker)
         return writer
 
-    def attend(self, watched: memoryview, deadline: int) -> None:  # noqa: ARG002 - it looks at all of them
+    def attend(self, watched: memoryview, deadline: int) -> bool:  # noqa: ARG002 - it looks at all of them
         self._watch.look_at(self._worker)
+        return True
 
     def abandon(self) -> None:
         self._worker.pages.clear()

@@ -17,6 +17,7 @@ from unhang.errors import WatchdogLostError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
+    from mmap import mmap
 
     from unhang._platform.descriptor import Descriptor
     from unhang._worker.connection import Connection
@@ -28,6 +29,24 @@ _PATIENCE = 0.2
 _PAUSE = 1.0
 _RARELY = 20
 _REFUSED_PAUSE = 30.0
+
+
+# Kept for ever: Python's mmap closes a descriptor of its own with it, whose number may be another one's by now.
+_kept: list[mmap] = []
+
+
+class _Page:
+    """A page of this process, and the descriptor by which it is handed over."""
+
+    def __init__(self, descriptor: Descriptor, memory: mmap) -> None:
+        self.descriptor = descriptor
+        self.memory = memory
+
+    def close(self) -> None:
+        """Give the descriptor back; the memory lives as long as somebody uses it."""
+        if not self.descriptor.is_ours():
+            _kept.append(self.memory)
+        self.descriptor.close()
 
 
 class Link:
@@ -44,14 +63,14 @@ class Link:
         self._raises = on_lost == "raise"
         self._flags = OBSERVE if observe else 0
         self._connection: Connection | None = None
-        self._pages: list[Descriptor] = []
+        self._pages: list[_Page] = []
         self._start_over()
 
     def _start_over(self) -> None:
         self._lock = allocate_lock()
         self._patience = _FIRST_PATIENCE
         self._try_at = 0.0
-        self._lost: WatchdogLostError | None = None
+        self._lost: str | None = None
 
     def new_page(self, size: int) -> PageWriter:
         """See `Channel.new_page`."""
@@ -59,15 +78,17 @@ class Link:
         from unhang._platform.descriptor import Descriptor
 
         fd, memory = memfd.create(size)
+        page = _Page(Descriptor(fd), memory)
         writer = PageWriter(memoryview(memory))
         # The watchdog looks as soon as it gets the page: until then nobody is late.
         writer.watched[0] = writer.watched[1] = time.monotonic_ns()
         with self._lock:
-            self._pages.append(Descriptor(fd))
+            self._pages.append(page)
             try:
                 self._hand_over(fd)
             except BaseException:
-                self._pages.pop().close()
+                self._pages.remove(page)
+                page.close()
                 raise
         return writer
 
@@ -77,22 +98,28 @@ class Link:
         elif self._connection is None:
             self._look_for()
 
-    def attend(self, watched: memoryview, deadline: int) -> None:
+    def attend(self, watched: memoryview, deadline: int) -> bool:
         """See `Channel.attend`. A thread does not wait here for another one that looks for the watchdog."""
-        wake, looked = watched
         if not self._lock.acquire(blocking=False):
-            return
+            return True
         try:
-            if deadline < wake and self._connection is not None:
-                if self._connection.send(KICK):
-                    # Later deadlines need no kick of their own; see the facts in unhang._core.page.
-                    watched[0] = deadline
-                    return
-                self._drop()
-            if time.monotonic_ns() - looked > STALE:
-                self._look_for()
+            return self._attend(watched, deadline)
         finally:
             self._lock.release()
+
+    def _attend(self, watched: memoryview, deadline: int) -> bool:
+        wake, looked = watched
+        if deadline < wake and self._connection is not None:
+            if self._connection.send(KICK):
+                # Later deadlines need no kick of their own; see the facts in unhang._core.page.
+                watched[0] = deadline
+                return True
+            self._drop()
+        if self._connection is None or time.monotonic_ns() - looked > STALE:
+            if not all(page.descriptor.is_ours() for page in self._pages):
+                return False
+            self._look_for()
+        return True
 
     def connect(self) -> None:
         """Make sure that there is a connection, if one can be had.
@@ -108,7 +135,7 @@ class Link:
         """Find out why nobody has looked, at most once a second."""
         if time.monotonic() < self._try_at:
             if self._lost is not None and self._raises:
-                raise self._lost
+                raise WatchdogLostError(self.address, self._lost)
             return
         if self._connection is not None and self._connection.is_alive():
             self._try_at = time.monotonic() + _PAUSE
@@ -121,7 +148,7 @@ class Link:
 
         self._drop()
         began = time.monotonic()
-        pages = [page.fd for page in self._pages if page.is_ours()]
+        pages = [page.descriptor.fd for page in self._pages]
         try:
             self._connection = Connection(self.address, self._flags, pages, self._patience)
         except NotWatchedError as error:
@@ -140,11 +167,12 @@ class Link:
     def _is_lost(self, reason: str) -> None:
         """Say so, once per outage."""
         first = self._lost is None
-        self._lost = WatchdogLostError(self.address, reason)
+        self._lost = reason
+        error = WatchdogLostError(self.address, reason)
         if self._raises:
-            raise self._lost
+            raise error
         if first:
-            _logger().warning("%s", self._lost)
+            _logger().warning("%s", error)
 
     def _drop(self) -> None:
         if self._connection is not None:

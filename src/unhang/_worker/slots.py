@@ -7,7 +7,17 @@ import sys
 import weakref
 from _thread import RLock
 
-from unhang._core.page import DEADLINE, LARGEST_PAGE, NEVER, SEQUENCE, SMALLEST_PAGE, PageWriter, label, read_scope, scope_bytes
+from unhang._core.page import (
+    DEADLINE,
+    LARGEST_PAGE,
+    NEVER,
+    SEQUENCE,
+    SMALLEST_PAGE,
+    PageWriter,
+    label,
+    read_scope,
+    scope_bytes,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +33,10 @@ if TYPE_CHECKING:
         def new_page(self, size: int) -> PageWriter:
             """Shared memory, which the watchdog gets to see at once, or as soon as there is one."""
 
-        def attend(self, watched: memoryview, deadline: int) -> None:
+        def attend(self, watched: memoryview, deadline: int) -> bool:
             """The watchdog may not look in time for this deadline: tell it, or find it.
+
+            Returns False when the pages cannot be handed over any more, and new ones are needed.
 
             Raises:
                 WatchdogLostError: nobody is watching, and the client was told to raise.
@@ -160,6 +172,11 @@ class Slots:
             slot = Slot(place, site.free, self._spare)
             self._living.add(slot)
             return slot
+
+    def attend(self, watched: memoryview, deadline: int) -> None:
+        """See `Channel.attend`."""
+        if not self.channel.attend(watched, deadline):
+            self.start_over()
 
     def retire(self, slot: Slot) -> None:
         """Let the slot, once it is given back, be labelled anew."""

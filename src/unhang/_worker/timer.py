@@ -79,7 +79,7 @@ class Timer:
     def _attend(self, slot: Slot, deadline: int) -> None:
         """The watchdog may not look in time: tell it. If that raises, the timer is not armed."""
         try:
-            self._site.slots.channel.attend(slot.watched, deadline)
+            self._site.slots.attend(slot.watched, deadline)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -156,7 +156,7 @@ class Timer:
         cell[DEADLINE] = deadline
         wake = slot.watched[0]
         if not wake <= deadline <= wake + timeout + STALE:
-            self._site.slots.channel.attend(slot.watched, deadline)
+            self._site.slots.attend(slot.watched, deadline)
 
     def suspended(self) -> Suspension:
         """A context manager: inside, the timer stands still; behind, it has the time that it had left.
