@@ -6,14 +6,16 @@ Prints tables, and says whether unhang meets what is required of it. Exit status
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,17 @@ from typing import Any
 from rich.console import Console
 
 from bench_channel import MODULES
+from bench_crowd import Watchdog
+from bench_requirements import Requirement, of_blocks, of_crowds, of_imports, of_lateness
+from bench_shared_tables import (
+    anatomy_table,
+    crowd_lateness,
+    crowd_lateness_table,
+    crowd_table,
+    many_table,
+    memory_table,
+    paces_table,
+)
 from bench_tables import (
     block_table,
     import_table,
@@ -31,28 +44,8 @@ from bench_tables import (
 )
 
 _HERE = Path(__file__).parent
-_MOST_US = 2.0
-_MOST_MS = 20.0
 _SECTION_LIMIT = 300.0
-
-
-@dataclass(frozen=True)
-class Requirement:
-    """What is required of unhang, and what was found; ``figure`` is None when it was beyond measuring."""
-
-    name: str
-    limit: float
-    unit: str
-    figure: float | None
-
-    @property
-    def met(self) -> bool:
-        """Whether the figure is within the limit."""
-        return self.figure is not None and self.figure <= self.limit
-
-    def __str__(self) -> str:
-        found = "too much to measure" if self.figure is None else f"{self.figure:.2f} {self.unit}"
-        return f"{'met' if self.met else 'NOT MET'}: {self.name}: {found} (at most {self.limit:g} {self.unit})"
+_FIRST_BLOCK = "import unhang\nwith unhang.expires(60): pass"
 
 
 def _section(script: str, libraries: Sequence[str], *, quick: bool) -> Any:
@@ -73,11 +66,10 @@ def _libraries(*, without_torch: bool) -> tuple[list[str], str]:
 
 
 def _block(console: Console, libraries: Sequence[str], *, quick: bool) -> tuple[Any, list[Requirement]]:
-    rows = _section("bench_block.py", libraries, quick=quick)
-    console.print("", block_table(rows))
-    ours = [row for row in rows if (row["library"], row["client"]) == ("unhang", "do-nothing")]
-    worst = max(row["us"] for row in ours if row["scope"] == "unnamed")
-    return rows, [Requirement("expires() itself, unnamed, however deep", _MOST_US, "µs", worst)]
+    found = _section("bench_block.py", libraries, quick=quick)
+    console.print("", block_table(found["blocks"]))
+    console.print("", anatomy_table(found["steps"], found["blocks"]))
+    return found, of_blocks(found["blocks"])
 
 
 def _lateness(console: Console, libraries: Sequence[str], *, quick: bool) -> tuple[Any, list[Requirement]]:
@@ -87,10 +79,16 @@ def _lateness(console: Console, libraries: Sequence[str], *, quick: bool) -> tup
         rows |= {name: lateness_figures(late, found["cap"]) for name, late in found["late"].items()}
     rows["bare sleep"] = rows.pop("bare sleep")
     console.print("", lateness_table(rows))
-    ours = {name: row for name, row in rows.items() if name.startswith("unhang")}
-    return rows, [
-        Requirement(f"lateness of the kill, p99, {name}", _MOST_MS, "ms", row["p99_ms"]) for name, row in ours.items()
-    ]
+    return rows, of_lateness(rows)
+
+
+def _shared(console: Console, libraries: Sequence[str], *, quick: bool) -> tuple[Any, list[Requirement]]:  # noqa: ARG001
+    found = _section("bench_shared.py", ["unhang"], quick=quick)
+    late = found["late"] = crowd_lateness(found["late"])
+    tables = [paces_table(found["paces"]), crowd_table(found), crowd_lateness_table(found, late)]
+    for table in (*tables, memory_table(found), many_table(found)):
+        console.print("", table)
+    return found, of_crowds(found, late)
 
 
 def _server(console: Console, libraries: Sequence[str], *, quick: bool) -> tuple[Any, list[Requirement]]:
@@ -102,23 +100,28 @@ def _server(console: Console, libraries: Sequence[str], *, quick: bool) -> tuple
 
 def _imports(console: Console, libraries: Sequence[str], *, quick: bool) -> tuple[Any, list[Requirement]]:
     """Milliseconds of whole processes, started in turns, from bytecode after the first."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     runs = {"pass": 5 if quick else 20}
-    runs |= {f"import {MODULES[name]}": runs["pass"] for name in libraries}
+    runs |= dict.fromkeys(("import unhang", _FIRST_BLOCK), runs["pass"])
     if "torch" in libraries:
         runs[f"import {MODULES['torch']}"] = 1 if quick else 3  # it takes more than a second
-    rows: dict[str, list[float]] = {f"python -c '{code}'": [] for code in runs}
-    for turn in range(runs["pass"]):
-        for code in runs:
-            if turn < runs[code]:
-                start = time.perf_counter()
-                subprocess.run([sys.executable, "-c", code], check=True, env=environment)
-                rows[f"python -c '{code}'"].append((time.perf_counter() - start) * 1e3)
-    console.print("", import_table(rows))
-    return rows, []
+    rows: dict[str, list[float]] = {code: [] for code in runs}
+    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        environment["UNHANG_ADDRESS"] = Watchdog(stack, f"{directory}/watchdog").address
+        for turn in range(runs["pass"]):
+            for code in (code for code, most in runs.items() if turn < most):
+                rows[code].append(_run(code, environment))
+    console.print("", import_table({code.replace("\n", "; "): row for code, row in rows.items()}))
+    return rows, of_imports(rows["pass"], rows["import unhang"])
 
 
-_SECTIONS = {"block": _block, "lateness": _lateness, "server": _server, "import": _imports}
+def _run(code: str, environment: dict[str, str]) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    return (time.perf_counter() - start) * 1e3
+
+
+_SECTIONS = {"block": _block, "lateness": _lateness, "shared": _shared, "server": _server, "import": _imports}
 
 
 def _machine() -> dict[str, Any]:
@@ -134,7 +137,7 @@ def _machine() -> dict[str, Any]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
-    parser.add_argument("--quick", action="store_true", help="a rough run of a quarter of a minute")
+    parser.add_argument("--quick", action="store_true", help="a rough run of half a minute")
     parser.add_argument("--without-torch", action="store_true", help="leave torch out, though it is installed")
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""What a block costs the worker: prints a JSON list with one object for each alternative.
+"""What a block costs the worker: prints JSON, an object for each alternative, and the steps of one of them.
 
 Bursts of all alternatives take turns, so that their ratios come from the same seconds. After a burst to
 a server the worker pauses: a queue's own thread and the server catch up, and the thread's CPU time is counted.
@@ -21,26 +21,18 @@ from typing import Any
 
 import pyperf
 
-from bench_channel import KINDS, Channel, section_arguments, serve
+from bench_anatomy import AFTER, Empty, steps
+from bench_channel import KINDS, SHARED, Channel, kinds, section_arguments, serve
 from bench_child import Child
+from bench_hang import serve_as_is
 
 DEEP = 30
-_AFTER = 60.0
 _BURST = 0.003
 _MOST_SERVED = 300
 _PAUSE = 0.008
+_STEP = "a step of a block"
 
 Burst = Callable[[int], float]
-
-
-class Empty:
-    """A context manager that does nothing."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *exc_info: object) -> None: ...
 
 
 @dataclass
@@ -109,7 +101,7 @@ def _named(timer: Any) -> Burst:
     def burst(loops: int) -> float:
         start = pyperf.perf_counter()
         for _ in range(loops):
-            with expires(after=_AFTER, scope="step"):
+            with expires(after=AFTER, scope="step"):
                 pass
         return float(pyperf.perf_counter() - start)
 
@@ -122,8 +114,21 @@ def _unnamed(timer: Any) -> Burst:
     def burst(loops: int) -> float:
         start = pyperf.perf_counter()
         for _ in range(loops):
-            with expires(after=_AFTER):
+            with expires(after=AFTER):
                 pass
+        return float(pyperf.perf_counter() - start)
+
+    return burst
+
+
+def _beats(timer: Any) -> Burst:
+    heartbeat = timer.heartbeat(after=AFTER, scope="beats")
+
+    def burst(loops: int) -> float:
+        beat = heartbeat.beat
+        start = pyperf.perf_counter()
+        for _ in range(loops):
+            beat()
         return float(pyperf.perf_counter() - start)
 
     return burst
@@ -140,7 +145,7 @@ def _empty(loops: int) -> float:
 def _setitimer(loops: int) -> float:
     start = pyperf.perf_counter()
     for _ in range(loops):
-        signal.setitimer(signal.ITIMER_REAL, _AFTER)
+        signal.setitimer(signal.ITIMER_REAL, AFTER)
         signal.setitimer(signal.ITIMER_REAL, 0)
     return float(pyperf.perf_counter() - start)
 
@@ -148,7 +153,7 @@ def _setitimer(loops: int) -> float:
 def _faulthandler(loops: int) -> float:
     start = pyperf.perf_counter()
     for _ in range(loops):
-        faulthandler.dump_traceback_later(_AFTER, file=sys.stderr)
+        faulthandler.dump_traceback_later(AFTER, file=sys.stderr)
         faulthandler.cancel_dump_traceback_later()
     return float(pyperf.perf_counter() - start)
 
@@ -156,7 +161,7 @@ def _faulthandler(loops: int) -> float:
 def _threading_timer(loops: int) -> float:
     start = pyperf.perf_counter()
     for _ in range(loops):
-        timer = threading.Timer(_AFTER, print)
+        timer = threading.Timer(AFTER, print)
         timer.start()
         timer.cancel()
     return float(pyperf.perf_counter() - start)
@@ -190,28 +195,44 @@ def _alternatives(channels: list[Channel]) -> list[Alternative]:
     for timer, library in {channel.timer: channel.library for channel in channels}.items():
         found += _of_client(library, "do-nothing", timer, _do_nothing(timer))
     for channel in channels:
+        # A block of shared timers is nothing to a server, so KINDS alone are paused for.
         found += _of_client(channel.library, channel.kind, channel.timer, channel.client())
     return found
+
+
+def _of_shared(channel: Channel) -> list[Alternative]:
+    """What only shared timers have: a heartbeat, and the steps of a block."""
+    client = channel.client()
+    beats = Alternative("unhang", SHARED, "a beat()", 1, _beats(channel.timer), lambda: channel.timer.configure(client))
+    return [beats, *(Alternative(_STEP, name, "", 1, burst) for name, burst in steps(client).items())]
 
 
 def _work(conn: Connection[Any, Any], channels: list[Channel], bursts: int) -> None:
     """The worker: it is no ancestor of the servers, which would refuse to watch it."""
     alternatives = _alternatives(channels)
+    alternatives += [more for channel in channels if channel.kind == SHARED for more in _of_shared(channel)]
     for alternative in alternatives:
         alternative.calibrate()
     for _ in range(bursts):
         for alternative in alternatives:
             alternative.measure()
-    conn.send([alternative.figures() for alternative in alternatives])
+    figures = [alternative.figures() for alternative in alternatives]
+    conn.send(
+        {
+            "blocks": [row for row in figures if row["library"] != _STEP],
+            "steps": {row["client"]: row["us"] for row in figures if row["library"] == _STEP},
+        }
+    )
 
 
 def main() -> None:
     """Start the servers and the worker."""
     arguments = section_arguments(__doc__)
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
-        channels = [Channel(library, kind, directory) for library in arguments.libraries for kind in KINDS]
+        channels = [Channel(library, kind, directory) for library in arguments.libraries for kind in kinds(library)]
         for channel in channels:
-            stack.enter_context(Child(serve, channel)).conn.recv()
+            target = serve_as_is if channel.kind == SHARED else serve
+            stack.enter_context(Child(target, channel)).conn.recv()
         worker = stack.enter_context(Child(_work, channels, 7 if arguments.quick else 60))
         json.dump(worker.conn.recv(), sys.stdout)
 

@@ -1,4 +1,4 @@
-"""The same three clients and two servers from either library, and what the sections share.
+"""The same clients and servers from either library, unhang's shared timers, and what the sections share.
 
 torch's server on the named pipe sleeps for the shorter of a second and ``max_interval`` whenever the pipe is
 empty, and a pipe that fills up meanwhile raises BlockingIOError in the worker. So, outside the section on
@@ -20,12 +20,19 @@ from pathlib import Path
 from typing import Any
 
 MODULES = {"unhang": "unhang", "torch": "torch.distributed.elastic.timer"}
+# What both libraries have; the server gets a request for each arming.
 KINDS = ("queue", "FIFO")
+SHARED = "shared"
 TORCH_FIFO_INTERVAL = 0.1
 _ROOM = 1 << 20
 _FAR = 86_400.0
 _MOST_SECONDS = 30.0
 _ITERATION_SECONDS = 0.2
+
+
+def kinds(library: str) -> tuple[str, ...]:
+    """The kinds of timers that a library has."""
+    return (*KINDS, SHARED) if library == "unhang" else KINDS
 
 
 class Channel:
@@ -40,12 +47,16 @@ class Channel:
 
     def client(self) -> Any:
         """A client for the process that asks."""
+        if self.kind == SHARED:
+            return self.timer.SharedTimerClient(self.path)
         if self.kind == "queue":
             return self.timer.LocalTimerClient(self._queue)
         return self.timer.FileTimerClient(self.path)
 
     def server(self) -> Any:
         """A server at its default interval, not started."""
+        if self.kind == SHARED:
+            return self.timer.SharedTimerServer(self.path)
         if self.kind == "queue":
             return self.timer.LocalTimerServer(self._queue)
         return self.timer.FileTimerServer(self.path, "bench")

@@ -9,89 +9,34 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
-import random
 import sys
 import tempfile
-import time
-from multiprocessing.connection import Connection
-from typing import Any
 
-from bench_channel import KINDS, Channel, section_arguments
-from bench_child import Child, exits
+from bench_channel import Channel, kinds, section_arguments
+from bench_child import Child
+from bench_hang import Sleeper, deaths, serve_as_is
 
-_SHORTEST, _LONGEST = 0.05, 0.2
 _AT_ONCE = 3
 _TORCH_SAMPLES = 5
 _TORCH_FIFO_TURN = 10.0
 # Seconds behind the deadline after which a worker counts as not killed.
 _CAP = 12.0
 _QUICK_CAP = 2.0
-_SIGKILL = 9
-
-
-def _timeout() -> float:
-    return random.uniform(_SHORTEST, _LONGEST)  # noqa: S311 - no secret
-
-
-def _serve(conn: Connection[Any, Any], channel: Channel) -> None:
-    os.setsid()
-    channel.server().start()
-    conn.send(True)
-    conn.recv()
-
-
-def _hang(conn: Connection[Any, Any], channel: Channel, phase: float) -> None:
-    """Arm a timer, tell its deadline, and hang."""
-    timer = channel.timer
-    timer.configure(channel.client())
-    with timer.expires(after=60, scope="warm-up"):
-        pass
-    time.sleep(phase)
-    after = _timeout()
-    deadline = time.monotonic() + after
-    with timer.expires(after=after):
-        conn.send(deadline)
-        time.sleep(60)
-
-
-def _sleep(conn: Connection[Any, Any]) -> None:
-    """Measure bare sleeps until told to stop."""
-    late = []
-    while not conn.poll():
-        after = _timeout()
-        until = time.monotonic() + after
-        time.sleep(after)
-        late.append(time.monotonic() - until)
-    conn.send(late)
-
-
-def _lateness(channels: list[Channel], phases: list[float], cap: float) -> list[float]:
-    """How late one worker of each channel dies; infinity for one that outlives its deadline by ``cap`` seconds."""
-    workers = [Child(_hang, channel, phase) for channel, phase in zip(channels, phases, strict=True)]
-    deadlines = [worker.conn.recv() for worker in workers]
-    seen = exits(workers, [deadline + cap for deadline in deadlines])
-    for worker, end in zip(workers, seen, strict=True):
-        if worker.end() != _SIGKILL:
-            raise RuntimeError(f"worker {worker.pid} ended by itself at {end}")
-    return [end - deadline for end, deadline in zip(seen, deadlines, strict=True)]
 
 
 def _ours(directory: str, count: int) -> dict[str, list[float]]:
-    """Workers of both servers in batches, and the sleepers next to them."""
-    late: dict[str, list[float]] = {f"unhang {kind}": [] for kind in KINDS}
-    channels = [Channel("unhang", kind, directory) for kind in KINDS]
+    """Workers of all servers in batches, and the sleepers next to them."""
+    late: dict[str, list[float]] = {f"unhang {kind}": [] for kind in kinds("unhang")}
+    channels = [Channel("unhang", kind, directory) for kind in kinds("unhang")]
     with contextlib.ExitStack() as stack:
         for channel in channels:
-            stack.enter_context(Child(_serve, channel)).conn.recv()
-        sleepers = [stack.enter_context(Child(_sleep)) for _ in channels]
+            stack.enter_context(Child(serve_as_is, channel)).conn.recv()
+        sleepers = [Sleeper(stack) for _ in range(2)]
         while len(late["unhang queue"]) < count:
             batch = channels * _AT_ONCE
-            for channel, seconds in zip(batch, _lateness(batch, [0.0] * len(batch), _CAP), strict=True):
-                late[f"unhang {channel.kind}"].append(seconds)
-        for sleeper in sleepers:
-            sleeper.conn.send(True)
-        late["bare sleep"] = [seconds for sleeper in sleepers for seconds in sleeper.conn.recv()]
+            for channel, death in zip(batch, deaths(batch, [0.0] * len(batch), _CAP), strict=True):
+                late[f"unhang {channel.kind}"].append(death.late)
+        late["bare sleep"] = [seconds for sleeper in sleepers for seconds in sleeper.late()]
     return late
 
 
@@ -109,8 +54,8 @@ def _torchs(directory: str, samples: int, cap: float) -> dict[str, list[float]]:
     phases = [0.0] * samples + [turn * place / samples for place in range(samples)]
     with contextlib.ExitStack() as stack:
         for channel in (queue, *fifos):
-            stack.enter_context(Child(_serve, channel)).conn.recv()
-        late = _lateness([queue] * samples + fifos, phases, cap)
+            stack.enter_context(Child(serve_as_is, channel)).conn.recv()
+        late = [death.late for death in deaths([queue] * samples + fifos, phases, cap)]
     return {"torch queue": late[:samples], "torch FIFO": late[samples:]}
 
 

@@ -1,4 +1,4 @@
-"""The figures of the benchmarks as tables for a terminal."""
+"""The figures of the benchmarks as tables for a terminal; those of shared timers alone are in bench_shared_tables."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Three significant digits, without an exponent."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def _table(title: str, caption: str, columns: Sequence[str], labels: int = 1) -> Table:
+def table_of(title: str, caption: str, columns: Sequence[str], labels: int = 1) -> Table:
+    """An empty table; the first ``labels`` columns are text."""
     table = Table(
         title=title, caption=caption, title_justify="left", caption_justify="left", caption_style="dim", min_width=100
     )
@@ -36,7 +37,7 @@ def _table(title: str, caption: str, columns: Sequence[str], labels: int = 1) ->
 def block_table(rows: Sequence[Row]) -> Table:
     """What a block costs the worker."""
     deepest = max(row["frames"] for row in rows)
-    table = _table(
+    table = table_of(
         "Cost of a block, for the worker",
         "Medians of bursts in turns. / with: over an empty `with` on a new object. / setitimer: over setting and "
         "clearing one. CPU: of all threads of the worker, with what a queue's own thread does later.",
@@ -59,14 +60,14 @@ def block_table(rows: Sequence[Row]) -> Table:
         if row["frames"] == 1:
             below = deep.get((row["library"], row["client"], row["scope"]))
             cells = _costs(row, unit) + (_costs(below, unit) if below else ["", "", ""])
-            table.add_row(f"{row['library']} {row['client']}".strip(), row["scope"], *cells, _number(row["cpu_us"]))
+            table.add_row(f"{row['library']} {row['client']}".strip(), row["scope"], *cells, number(row["cpu_us"]))
     return table
 
 
 def _costs(row: Row, unit: dict[str, float]) -> list[str]:
     """The cost in microseconds, and the two ratios."""
     cost = row["us"]
-    return [_number(cost), _number(cost / unit["empty with"]), _number(cost / unit["signal.setitimer"])]
+    return [number(cost), number(cost / unit["empty with"]), number(cost / unit["signal.setitimer"])]
 
 
 def lateness_figures(late: Sequence[float | None], cap: float) -> Row:
@@ -83,7 +84,7 @@ def lateness_figures(late: Sequence[float | None], cap: float) -> Row:
 
 def lateness_table(rows: dict[str, Row]) -> Table:
     """From the deadline to the worker's death."""
-    table = _table(
+    table = table_of(
         "From the deadline to the worker's death, as its parent sees it",
         "Servers at their default intervals, timeouts of 50 to 200 ms. torch: a few samples, each waited for "
         "for a bounded time; its interval is 60 s for the queue, 10 s for the named pipe.",
@@ -91,7 +92,7 @@ def lateness_table(rows: dict[str, Row]) -> Table:
     )
     for name, row in rows.items():
         beyond = f"> {row['cap_s']:g} s"
-        spots = [beyond if row[spot] is None else _number(row[spot]) for spot in ("p50_ms", "p99_ms", "max_ms")]
+        spots = [beyond if row[spot] is None else number(row[spot]) for spot in ("p50_ms", "p99_ms", "max_ms")]
         in_time = "" if name == "bare sleep" else str(row["in_time"])
         table.add_row(name, str(row["count"]), in_time, *spots)
     return table
@@ -99,7 +100,7 @@ def lateness_table(rows: dict[str, Row]) -> Table:
 
 def requests_table(rows: Sequence[Row]) -> Table:
     """What requests cost the server."""
-    table = _table(
+    table = table_of(
         "The server's CPU time for requests that two workers send as fast as they can",
         "A pair is one arm and one disarm; medians of rounds in turns. torch's named pipe: with an interval of "
         "0.1 s and a pipe of 1 MiB, since at the defaults it is full before the server looks.",
@@ -108,7 +109,7 @@ def requests_table(rows: Sequence[Row]) -> Table:
     for row in rows:
         pair = row["us_per_pair"]
         counts = [_handled(row), str(row["pipe_full"])]
-        table.add_row(f"{row['library']} {row['kind']}", _number(pair), _number(pair / 2), *counts)
+        table.add_row(f"{row['library']} {row['kind']}", number(pair), number(pair / 2), *counts)
     return table
 
 
@@ -121,7 +122,7 @@ def _handled(row: Row) -> str:
 def live_table(rows: Sequence[Row]) -> Table:
     """What live timers cost the server."""
     counts = sorted({row["live"] for row in rows})
-    table = _table(
+    table = table_of(
         "The server's CPU time against the number of live timers, in µs",
         "A pair: one worker arms and disarms every millisecond, so this includes the server's wake-ups. A turn: the "
         "loop once, with no request and nothing expired. torch's named pipe: its server looks every 0.1 s, as above. "
@@ -131,21 +132,21 @@ def live_table(rows: Sequence[Row]) -> Table:
     )
     for name in dict.fromkeys(f"{row['library']} {row['kind']}" for row in rows):
         mine = {row["live"]: row for row in rows if f"{row['library']} {row['kind']}" == name}
-        pairs = [_number(row["us_per_pair"]) + "*" * (row["handled"] < row["sent"]) for row in mine.values()]
+        pairs = [number(row["us_per_pair"]) + "*" * (row["handled"] < row["sent"]) for row in mine.values()]
         table.add_row(name, "a pair", *pairs)
-        table.add_row("", "a turn", *(_number(row["us_per_turn"]) for row in mine.values()), end_section=True)
+        table.add_row("", "a turn", *(number(row["us_per_turn"]) for row in mine.values()), end_section=True)
     return table
 
 
 def import_table(rows: dict[str, list[float]]) -> Table:
     """What an import costs, from lists of milliseconds of whole processes."""
-    table = _table(
+    table = table_of(
         "Start of a process, in ms of wall-clock time",
-        "Medians of processes started in turns.",
+        "Medians of processes started in turns: `python -c` and these lines. The watchdog of the block runs already.",
         ["", "median", "over the bare interpreter"],
     )
     medians = {name: statistics.median(values) for name, values in rows.items()}
     bare = next(iter(medians.values()))
     for name, median in medians.items():
-        table.add_row(name, _number(median), "" if median == bare else _number(median - bare))
+        table.add_row(name, number(median), "" if median == bare else number(median - bare))
     return table

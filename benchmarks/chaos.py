@@ -1,8 +1,9 @@
 """Who survives: the faults of torch's timers, provoked for real against torch's servers and ours.
 
 ``python benchmarks/chaos.py --json chaos.json``. Each scenario runs in a session of its own, so that a server which
-kills more than it should harms nobody. The exit code is 0 if ours survives every row that this machine can
-provoke, 1 if it does not, 2 if there is no torch to compare with.
+kills more than it should harms nobody. The columns are torch, unhang's servers of the same kinds, and unhang's shared
+timers. The exit code is 0 if both of ours survive every row that this machine can provoke, 1 if they do not, 2 if
+there is no torch to compare with.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from rich.table import Table
 from rich.text import Text
 
 from chaos_runner import run
-from chaos_scenarios import SCENARIOS, Scenario
+from chaos_scenarios import SCENARIOS, SHARED, Scenario
 from chaos_stage import Outcome, Verdict
 
 Result = tuple[Outcome, float]
 Results = dict[tuple[Scenario, str], Result]
 
+OURS = ["unhang", SHARED]
 # Scenarios wait more than they compute.
 _AT_ONCE = 3
 _MARKS = {
@@ -35,6 +37,7 @@ _MARKS = {
     Verdict.FAILED: ("✗", "red"),
     Verdict.NOT_PROVOKED: ("-", "yellow"),
     Verdict.BROKEN: ("?", "magenta"),
+    Verdict.NO_SUCH_THING: ("·", "dim"),
 }
 
 
@@ -43,10 +46,10 @@ _MARKS = {
 @click.option("--only", type=int, multiple=True, metavar="N", help="Provoke this fault alone; may be repeated.")
 @click.option("--without-torch", is_flag=True, help="Provoke the faults against unhang alone.")
 def main(json_path: Path | None, only: tuple[int, ...], *, without_torch: bool) -> None:
-    """Provoke the faults of torch's timers against torch's servers and unhang's."""
+    """Provoke the faults of torch's timers, and what shared timers must bear, against torch's servers and unhang's."""
     if not without_torch and version("torch") is None:
         raise SystemExit(no_torch())
-    implementations = ["unhang"] if without_torch else ["torch", "unhang"]
+    implementations = OURS if without_torch else ["torch", *OURS]
     scenarios = [scenario for scenario in SCENARIOS if not only or scenario.fault in only]
     if not scenarios:
         raise click.BadParameter(f"there are faults 1 to {SCENARIOS[-1].fault}", param_hint="--only")
@@ -57,13 +60,13 @@ def main(json_path: Path | None, only: tuple[int, ...], *, without_torch: bool) 
     print(summary(scenarios, implementations, results, seconds))
     if json_path is not None:
         json_path.write_text(json.dumps(as_json(scenarios, implementations, results, seconds), indent=2) + "\n")
-    raise SystemExit(0 if survives_all(scenarios, results) else 1)
+    raise SystemExit(0 if survives_all(OURS, scenarios, results) else 1)
 
 
 def version(package: str) -> str | None:
-    """The version that is installed, or None."""
+    """The version of a package, or of the package that a column begins with, that is installed; else None."""
     try:
-        return importlib.metadata.version(package)
+        return importlib.metadata.version(package.split(maxsplit=1)[0])
     except importlib.metadata.PackageNotFoundError:
         return None
 
@@ -112,13 +115,13 @@ def table(scenarios: list[Scenario], implementations: list[str], results: Result
 def cell(outcome: Outcome) -> Text:
     """One outcome for a terminal."""
     mark, style = _MARKS[outcome.verdict]
-    return Text.assemble((mark, style), " ", outcome.line)
+    return Text.assemble((mark, style), " ", outcome.line) if outcome.line else Text()
 
 
-def survives_all(scenarios: list[Scenario], results: Results) -> bool:
-    """Whether unhang survives every row that could be provoked."""
-    fine = (Verdict.SURVIVED, Verdict.NOT_PROVOKED)
-    return all(results[scenario, "unhang"][0].verdict in fine for scenario in scenarios)
+def survives_all(ours: list[str], scenarios: list[Scenario], results: Results) -> bool:
+    """Whether they survive every row that could be provoked."""
+    fine = (Verdict.SURVIVED, Verdict.NOT_PROVOKED, Verdict.NO_SUCH_THING)
+    return all(results[scenario, name][0].verdict in fine for scenario in scenarios for name in ours)
 
 
 def summary(scenarios: list[Scenario], implementations: list[str], results: Results, seconds: float) -> str:
@@ -126,8 +129,9 @@ def summary(scenarios: list[Scenario], implementations: list[str], results: Resu
     lines = []
     for implementation in implementations:
         verdicts = [results[scenario, implementation][0].verdict for scenario in scenarios]
-        counts = ", ".join(f"{verdict} {verdicts.count(verdict)}" for verdict in Verdict if verdict in verdicts)
-        lines.append(f"{implementation}: {counts}, of {len(verdicts)}")
+        there = [verdict for verdict in verdicts if verdict is not Verdict.NO_SUCH_THING]
+        counts = ", ".join(f"{verdict} {there.count(verdict)}" for verdict in Verdict if verdict in there)
+        lines.append(f"{implementation}: {counts}, of {len(there)}")
     return "\n".join([*lines, f"took {seconds:.0f} s"])
 
 
@@ -145,7 +149,7 @@ def as_json(scenarios: list[Scenario], implementations: list[str], results: Resu
         "python": platform.python_version(),
         "system": platform.platform(),
         "seconds": round(seconds, 1),
-        "unhang_survives": survives_all(scenarios, results),
+        "unhang_survives": survives_all(OURS, scenarios, results),
         "rows": rows,
     }
 

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -13,11 +14,13 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
 from chaos_scenarios import SCENARIOS, Scenario
+from chaos_shared_stage import MANY_FILES
 from chaos_stage import Outcome, Verdict
 
 # Seconds for one scenario, the import of the implementation included.
@@ -38,17 +41,38 @@ def namespace_prefix() -> tuple[str, ...]:
     return prefix if allowed else ()
 
 
+def _many_files() -> bool:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return hard == resource.RLIM_INFINITY or hard >= MANY_FILES
+
+
+def _huge_pages() -> bool:
+    pool = Path("/proc/sys/vm/nr_hugepages")
+    return pool.exists() and int(pool.read_text()) > 0
+
+
+# What a scenario may need, whether this machine has it, and what else to say.
+_NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
+    "root": (lambda: os.geteuid() == 0, "needs root"),
+    "pid namespace": (lambda: bool(namespace_prefix()), "needs a pid namespace of its own (unshare --pid)"),
+    "many files": (_many_files, f"needs {MANY_FILES} open files (ulimit -Hn)"),
+    "huge pages": (_huge_pages, "needs huge pages (sysctl vm.nr_hugepages)"),
+}
+
+
 def why_not(scenario: Scenario) -> str | None:
     """Why this machine does not allow the scenario; None if it does."""
-    if scenario.needs == "root" and os.geteuid() != 0:
-        return "needs root"
-    if scenario.needs == "pid namespace" and not namespace_prefix():
-        return "needs a pid namespace of its own (unshare --pid)"
-    return None
+    if not scenario.needs:
+        return None
+    has_it, otherwise = _NEEDS[scenario.needs]
+    return None if has_it() else otherwise
 
 
 def run(scenario: Scenario, implementation: str) -> tuple[Outcome, float]:
     """The outcome, and the seconds that it took. Thread-safe."""
+    play = scenario.play_for(implementation)
+    if isinstance(play, str):
+        return Outcome(Verdict.NO_SUCH_THING, play), 0.0
     reason = why_not(scenario)
     if reason is not None:
         return Outcome(Verdict.NOT_PROVOKED, f"not provoked: {reason}"), 0.0

@@ -11,6 +11,7 @@ import enum
 import importlib
 import multiprocessing
 import os
+import select
 import signal
 import time
 from collections.abc import Callable
@@ -39,6 +40,7 @@ class Verdict(enum.StrEnum):
     FAILED = "failed"
     NOT_PROVOKED = "not provoked"  # the machine does not allow it
     BROKEN = "broken"  # the scenario itself went wrong, and says nothing
+    NO_SUCH_THING = "no such thing"  # it cannot happen to these timers
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Child:
         self.pipe, theirs = CONTEXT.Pipe()
         self.process = CONTEXT.Process(target=_enter, args=(self.pipe, body, *args, theirs), daemon=True)
         self.process.start()
+        self._pidfd = os.pidfd_open(self.pid)
         theirs.close()
 
     @property
@@ -105,7 +108,8 @@ class Child:
 
     def dead_within(self, seconds: float) -> bool:
         """Whether it has ended, or ends so soon."""
-        self.process.join(max(0.0, seconds))
+        # Not join(): that waits for the end of a pipe, which a worker may close, or hand on to a child of its own.
+        select.select([self._pidfd], [], [], max(0.0, seconds))
         return self.process.exitcode is not None
 
     def killed_within(self, seconds: float) -> bool:
@@ -146,6 +150,7 @@ class Server(Child):
 
     def __init__(self, stage: Stage, max_interval: float | None) -> None:
         self._withheld, report = CONTEXT.Pipe(duplex=False)
+        self._count = stage.count
         super().__init__(_host, stage, max_interval, report)
         report.close()
         self.hear()
@@ -164,7 +169,7 @@ class Server(Child):
 
     def await_timers(self, count: int) -> None:
         """Wait until the server has so many timers."""
-        wait_until(lambda: self.ask(count_timers) == count, f"{count} timers at the server")
+        wait_until(lambda: self.ask(self._count) == count, f"{count} timers at the server")
 
     def withheld(self) -> list[int]:
         """The pids outside the scenario that it tried to signal."""
@@ -200,8 +205,9 @@ def _host(stage: Stage, max_interval: float | None, report: Connection, commands
 
 
 def _guard(report: Connection) -> None:
-    """Let `os.kill` reach this scenario's processes alone; what it would have hit beyond them is reported."""
+    """Let signals reach this scenario's processes alone; what they would have hit beyond them is reported."""
     kill, session, group = os.kill, os.getsid(0), os.getpgid(0)
+    send = signal.pidfd_send_signal
 
     def guarded(pid: int, number: int) -> None:
         inside = pid in (0, -group) or (pid > 1 and os.getsid(pid) == session)
@@ -210,7 +216,21 @@ def _guard(report: Connection) -> None:
         else:
             report.send(pid)
 
+    def guarded_send(pidfd: int, number: int) -> None:
+        pid = _pid_of(pidfd)
+        if pid > 1 and os.getsid(pid) != session:
+            report.send(pid)
+        else:
+            send(pidfd, number)
+
     mock.patch.object(os, "kill", guarded).start()
+    mock.patch.object(signal, "pidfd_send_signal", guarded_send).start()
+
+
+def _pid_of(pidfd: int) -> int:
+    """The pid; -1 when the process has exited."""
+    lines = Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("Pid:")))
 
 
 class Worker(Child):
@@ -228,7 +248,13 @@ class Worker(Child):
 
 
 class Stage:
-    """One implementation, ``torch`` or ``unhang``, and one of its servers, ``queue`` or ``FIFO``."""
+    """One implementation, ``torch`` or ``unhang``, and one of its servers, ``queue`` or ``FIFO``.
+
+    Attributes:
+        count: asked in the server's process how many timers it has.
+    """
+
+    count: Callable[..., int] = staticmethod(count_timers)
 
     def __init__(self, implementation: str, kind: str) -> None:
         root = ROOTS[implementation]

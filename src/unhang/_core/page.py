@@ -210,6 +210,12 @@ class PageReader:
         deadlines = self._deadlines[: self.used].tolist()
         return min(deadlines) if deadlines else NEVER
 
+    def soon(self, now: int) -> int:
+        """The earliest former deadline that is still ahead, of a timer that is not armed any more; else `NEVER`."""
+        disarmed = NEVER + now
+        former = [deadline for deadline in self._deadlines[: self.used].tolist() if deadline > disarmed]
+        return min(former) - NEVER if former else NEVER
+
     def due(self, now: int) -> tuple[list[Snapshot], int]:
         """The timers that have expired, and the earliest deadline of the others."""
         expired, earliest = [], NEVER

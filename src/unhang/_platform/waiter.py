@@ -12,6 +12,8 @@ from typing import NamedTuple
 from unhang._platform.fork import close_in_child
 
 _MILLISECOND = 0.001
+# Seconds by which a sleep ends late; it is cut short by them, and the rest is spun.
+_OVERSHOOT = 0.00015
 
 
 class _Repeated(NamedTuple):
@@ -62,8 +64,7 @@ class Waiter:
         """Wait until a watched descriptor can be read, but no longer than ``timeout`` seconds.
 
         Returns False when the time was over, True when it returned for something else. Selectors count in
-        milliseconds, so the last part of one is slept: the end of a wait is met to within the kernel's
-        own overshoot.
+        milliseconds, so the last part of one is slept, and the end of that is spun.
         """
         until = time.monotonic() + timeout
         while True:
@@ -73,7 +74,9 @@ class Waiter:
                 return True
             remaining = until - time.monotonic()
             if remaining < _MILLISECOND:
-                time.sleep(max(0.0, remaining))
+                time.sleep(max(0.0, remaining - _OVERSHOOT))
+                while time.monotonic() < until:
+                    pass
                 return self._select(0.0)
 
     def _select(self, timeout: float) -> bool:

@@ -32,11 +32,11 @@ def refusal_of(handle: ProcessHandle, also: frozenset[int] = frozenset()) -> str
         also: whose processes may be signalled, besides this user's.
     """
     seen = handle.facts()
-    return None if seen is None else refuse_process(seen, _me(also))
+    return None if seen is None else refuse_process(seen, _me(also, fresh=True))
 
 
-def _me(also: frozenset[int]) -> Me:
-    ours = me()
+def _me(also: frozenset[int], *, fresh: bool = False) -> Me:
+    ours = me(fresh=fresh)
     return Me(ours.pid, ours.group, ours.users | also, ours.ancestors) if also else ours
 
 

@@ -150,7 +150,7 @@ class PageWatch:
         else:
             due = [worker for workers in self._looks.expired(now / _SECOND).values() for worker in workers]
         for worker in due:
-            self.look_at(worker)
+            self.look_at(worker, again_soon=not beat)
         return beat
 
     def _start_over(self) -> None:
@@ -159,8 +159,14 @@ class PageWatch:
             self._loop = threading.get_native_id()
             self._oversleep = Oversleep(self._clock.now() - self._clock.worked())
 
-    def look_at(self, worker: Watched) -> None:
-        """Read the worker's timers, judge it if one has expired, and promise when to look again."""
+    def look_at(self, worker: Watched, *, again_soon: bool = False) -> None:
+        """Read the worker's timers, judge it if one has expired, and promise when to look again.
+
+        Args:
+            worker: whom to look at.
+            again_soon: look again when a timer that it has disarmed would have expired. A worker that kicks is likely
+                to arm the same timer again, and would kick each time if the next look were a beat away.
+        """
         now = self.now()
         if not self.was_armed:
             self._notice(worker)
@@ -169,13 +175,16 @@ class PageWatch:
         next_look = NEVER
         due: list[tuple[PageReader, Snapshot]] = []
         for page in worker.pages:
-            page.promise(beat, now)
+            look = min(beat, page.soon(now)) if again_soon else beat
+            page.promise(look, now)
             earliest = page.earliest()
             if earliest <= now:
                 expired, earliest = page.due(now)
                 due += [(page, snapshot) for snapshot in expired]
-            if earliest < beat:
+            if earliest < look:
                 page.promise(earliest, now)
+            elif look < beat:
+                earliest = look
             next_look = min(next_look, earliest)
         if due or worker.dealt_with:
             next_look = min(next_look, self._judge(worker, due, now))

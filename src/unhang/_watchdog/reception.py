@@ -145,7 +145,7 @@ class Reception:
                 pass
         except BlockingIOError:
             if peer.welcome:
-                self._watch.look_at(peer.watched)
+                self._watch.look_at(peer.watched, again_soon=True)
         except (MessageError, PageError, _RefusedError) as error:
             if not isinstance(error, _RefusedError):
                 self.limits_met.add("bad message", f"pid {peer.watched.pid}: {error}")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
     from datetime import timedelta
+    from types import FrameType
     from typing import Any
 
     from unhang.api import Expiration, TimerClient
@@ -24,6 +25,7 @@ _OBSERVE = "UNHANG_OBSERVE"
 _YES = {"1", "true", "yes", "on"}
 
 _client: Any = None  # a TimerClient or a SharedTimerClient
+_expiration: Any = None  # the class, once it is loaded
 _getframe = sys._getframe
 
 
@@ -70,30 +72,37 @@ def expires(
     """
     if client is None:
         client = _client
-    try:
-        if scope is None:
-            frame = _getframe(1)
-            return Timer(client.sites[id(frame.f_code), frame.f_lasti, after])  # type: ignore[union-attr]
-        return Timer(client.sites[scope, after])  # type: ignore[union-attr]
-    except (AttributeError, KeyError, TypeError):
-        return _expires(after, scope, client)
+    if type(client) is SharedTimerClient:
+        try:
+            if scope is None:
+                frame = _getframe(1)
+                return Timer(client.sites[id(frame.f_code), frame.f_lasti, after])
+            return Timer(client.sites[scope, after])
+        except (KeyError, TypeError):
+            pass
+    return _expires(after, scope, client, _getframe(1))
 
 
-def _expires(after: Any, scope: str | None, client: Any) -> Timer | Expiration:
-    """What `expires` does where it has not seen the scope and the timeout before."""
+def _expires(after: Any, scope: str | None, client: Any, frame: FrameType) -> Timer | Expiration:
+    """What `expires` does for a scope and a timeout that it has not seen before, or for another kind of client."""
     if client is None:
         client = _named_by_environment()
     source = key = None
     if scope is None:
-        frame = _getframe(2)
         source = frame.f_code
         key = (id(source), frame.f_lasti, after)
         scope = f"{source.co_filename}#{frame.f_lineno}"
     if isinstance(client, SharedTimerClient):
         return client.timer(after, scope, source, key)
+    return (_expiration or _load_expiration())(after, scope, client)
+
+
+def _load_expiration() -> Any:
+    global _expiration  # noqa: PLW0603 - loaded once, when it is needed
     from unhang.api import Expiration
 
-    return Expiration(after, scope, client)
+    _expiration = Expiration
+    return Expiration
 
 
 def timers_like(timer: Timer) -> Callable[[], AbstractContextManager[object]]:
@@ -145,14 +154,18 @@ def _observes() -> bool:
 def _from_environment(*, observe: bool, on_lost: str) -> Any:
     """The client for what the environment names, else for a new watchdog."""
     if os.environ.get(ADDRESS) or not os.environ.get(_TORCH_PIPE):
-        from unhang._worker import embedded
-
-        address = os.environ.get(ADDRESS) or embedded.start()
+        address = os.environ.get(ADDRESS) or _start_watchdog()
         return SharedTimerClient(address, on_lost=on_lost, observe=observe)
     from unhang._file_timer_client import FileTimerClient
 
     path = os.environ[_TORCH_PIPE]
     return FileTimerClient(path, signal=0) if observe else FileTimerClient(path)
+
+
+def _start_watchdog() -> str:
+    from unhang._worker import embedded  # takes longer to load than all of the rest
+
+    return embedded.start()
 
 
 def _named_by_environment() -> Any:

@@ -1,0 +1,108 @@
+"""What is required of unhang, and whether it is met."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench_tables import Row
+
+_DROP_IN_US = 2.0
+_DROP_IN_MS = 20.0
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """What is required of unhang, and what was found; ``figure`` is None when it was beyond measuring."""
+
+    name: str
+    limit: float
+    unit: str
+    figure: float | None
+    at_least: bool = False
+
+    @property
+    def met(self) -> bool:
+        """Whether the figure is on the right side of the limit."""
+        if self.figure is None:
+            return False
+        return self.figure >= self.limit if self.at_least else self.figure <= self.limit
+
+    def __str__(self) -> str:
+        found = "too much to measure" if self.figure is None else f"{round(self.figure, 2):,g} {self.unit}"
+        bound = f"{'at least' if self.at_least else 'at most'} {self.limit:,g} {self.unit}"
+        return f"{'met' if self.met else 'NOT MET'}: {self.name}: {found} ({bound})"
+
+
+def of_blocks(rows: Sequence[Row]) -> list[Requirement]:
+    """What a block may cost."""
+    worst = {
+        (client, scope): max(row["us"] for row in rows if _is(row, "unhang", client, scope))
+        for client in ("do-nothing", "shared")
+        for scope in ("named", "unnamed")
+    }
+    setitimer = next(row["us"] for row in rows if row["client"] == "signal.setitimer")
+    named, unnamed = worst["shared", "named"], worst["shared", "unnamed"]
+    required = [
+        Requirement(
+            "a block with a contract client that does nothing, unnamed",
+            _DROP_IN_US,
+            "µs",
+            worst["do-nothing", "unnamed"],
+        ),
+        Requirement("a block, named, however deep, over signal.setitimer", 1.5, "times", named / setitimer),
+        Requirement("a block, unnamed, however deep, over signal.setitimer", 2.0, "times", unnamed / setitimer),
+    ]
+    torchs = [row["us"] for row in rows if _is(row, "torch", "queue", "unnamed")]
+    if torchs:
+        ratio = min(torchs) / unnamed
+        required.append(Requirement("torch's unnamed block over unhang's", 150.0, "times", ratio, at_least=True))
+    return required
+
+
+def _is(row: Row, library: str, client: str, scope: str) -> bool:
+    return (row["library"], row["client"], row["scope"]) == (library, client, scope)
+
+
+def of_lateness(rows: dict[str, Row]) -> list[Requirement]:
+    """How late each server may kill at its default interval."""
+    return [
+        Requirement(f"lateness of the kill, p99, {name}", _DROP_IN_MS, "ms", row["p99_ms"])
+        for name, row in rows.items()
+        if name.startswith("unhang")
+    ]
+
+
+def of_crowds(found: dict[str, Any], late: dict[str, Row]) -> list[Requirement]:
+    """What many timers and many workers may cost."""
+    thousand = max(row["cpu_ms_per_s"] for name, row in found["cpu"].items() if name.startswith("1,000"))
+    return [
+        *_of_paces({name: row["cpu_ms_per_s"] / 10 for name, row in found["paces"].items()}),
+        Requirement("CPU of the watchdog for 1,000 workers", 1.0, "% of a core", thousand / 10),
+        Requirement("deadline to signal among 1,000 workers, p50", 0.5, "ms", late["signal"]["p50_ms"]),
+        Requirement("deadline to signal among 1,000 workers, p99", 5.0, "ms", late["signal"]["p99_ms"]),
+        Requirement("timers at once in one process", 10_000, "timers", found["many"]["live"], at_least=True),
+        Requirement("workers on one watchdog", 2_000, "workers", found["workers"], at_least=True),
+    ]
+
+
+def _of_paces(percents: dict[str, float]) -> list[Requirement]:
+    """What a worker may cost that arms more timers; short ones need more looks, but not more for more of them."""
+    once, *others = percents
+    return [
+        Requirement(
+            f"CPU of the watchdog for a worker with {name}, over {once}",
+            0.5 if "of 0.1 s" in name else 0.1,
+            "% of a core",
+            percents[name] - percents[once],
+        )
+        for name in others
+    ]
+
+
+def of_imports(bare: Sequence[float], ours: Sequence[float]) -> list[Requirement]:
+    """How much longer a worker may take to start, from milliseconds of whole processes."""
+    more = statistics.median(ours) - statistics.median(bare)
+    return [Requirement("import unhang, over a bare interpreter", 15.0, "ms", more)]

@@ -1,0 +1,119 @@
+"""Faults 17 and 21: one process wants all of the watchdog, and a watchdog that is short of descriptors."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import time
+from multiprocessing.connection import Connection
+from typing import Any
+
+import chaos_liar
+from chaos_liar import HELLO, answer, dial, say
+from chaos_shared_stage import CROWD, MANY_FILES, leave_in_time, watched_on
+from chaos_stage import HANG, TURN, Outcome, Stage, failed, idle, survived
+from unhang._core.messages import KICK
+
+# Descriptors of the server, and the processes that connect when it has few.
+FEW = 48
+NEWCOMERS = 30
+
+
+def silent_crowd(stage: Stage) -> Outcome:
+    """Ten thousand connections say nothing, while workers come and hang."""
+    server = stage.serve()
+    innocent = stage.worker(leave_in_time, 60.0, 50.0)
+    hung = stage.hung(4.0)
+    server.await_timers(2)
+    crowd = stage.worker(_say_nothing)
+    crowd.hear()
+    new = stage.worker(_arm_and_hang_later, 2.0, 1.0)
+    outcome = watched_on(server, [hung, new], [innocent, crowd], f"; {CROWD} connections say nothing")
+    made: int = crowd.hear(30)
+    if made < CROWD or outcome.verdict != "survived":
+        return outcome if made >= CROWD else failed(f"only {made} connections were made")
+    last = watched_on(server, [stage.hung(1.0)], [innocent, crowd])
+    return outcome if last.verdict == "survived" else last
+
+
+def _say_nothing(stage: Stage, pipe: Connection) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MANY_FILES, max(hard, MANY_FILES) if hard >= 0 else hard))
+    made = []
+    for number in range(CROWD):
+        if number == CROWD // 10:
+            pipe.send("started")
+        made.append(dial(stage.path))
+    pipe.send(len(made))
+    time.sleep(HANG)
+
+
+def _arm_and_hang_later(stage: Stage, busy: float, after: float, pipe: Connection) -> None:
+    """A new worker, in one short block after the other, that hangs after ``busy`` seconds."""
+    client, until = stage.client(), time.monotonic() + busy
+    while time.monotonic() < until:
+        with stage.api.expires(after=HANG, scope="short", client=client):
+            time.sleep(0.01)
+    pipe.send(time.monotonic() + after)
+    with stage.api.expires(after=after, scope="hangs", client=client):
+        time.sleep(HANG)
+
+
+def flood_of_kicks(stage: Stage) -> Outcome:
+    """One worker does nothing but wake the watchdog."""
+    server = stage.serve()
+    flood = stage.worker(_kick_for_ever)
+    flood.hear()
+    innocent = stage.worker(leave_in_time, 2.5, 2.0)
+    time.sleep(1.0)
+    new = stage.worker(_arm_and_hang_later, 0.5, 1.0)
+    return watched_on(server, [stage.hung(1.5), new], [innocent, flood])
+
+
+def _kick_for_ever(stage: Stage, pipe: Connection) -> None:
+    page = chaos_liar.Page()
+    connection = dial(stage.path)
+    say(connection, HELLO, [page.fd])
+    answer(connection)
+    connection.settimeout(None)
+    pipe.send("kicks")
+    while True:
+        connection.send(KICK)
+
+
+def few_descriptors(stage: Stage) -> Outcome:
+    """The server may have 48 open files; thirty workers and thirty silent connections come."""
+    server = stage.serve()
+    server.ask(_limit_files, FEW)
+    hung = [stage.hung(6.0) for _ in range(3)]
+    innocent = stage.worker(leave_in_time, 6.0, 5.0)
+    server.await_timers(4)
+    crowd = [stage.worker(_come_and_arm) for _ in range(NEWCOMERS)]
+    silent = stage.worker(_dial_often)
+    waits = [float(newcomer.hear()) for newcomer in crowd]
+    silent.hear()
+    outcome = watched_on(server, hung, [innocent, silent, *crowd])
+    if outcome.verdict != "survived":
+        return outcome
+    line = f"{outcome.line}; newcomers waited {max(waits):.1f} s at most"
+    return survived(line) if max(waits) < 6.0 else failed(line)
+
+
+def _limit_files(_server: Any, soft: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+def _come_and_arm(stage: Stage, pipe: Connection) -> None:
+    client, began = stage.client(), time.monotonic()
+    with stage.api.expires(after=HANG, scope="newcomer", client=client):
+        pipe.send(time.monotonic() - began)
+        time.sleep(HANG)
+
+
+def _dial_often(stage: Stage, pipe: Connection) -> None:
+    made: list[socket.socket] = []
+    for _ in range(NEWCOMERS):
+        made.append(dial(stage.path))
+        time.sleep(TURN / 10)
+    pipe.send(len(made))
+    idle(stage, pipe)

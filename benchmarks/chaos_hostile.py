@@ -1,0 +1,201 @@
+"""Fault 22: hostile workers. At most they themselves die of it."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import random
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+import chaos_liar
+from chaos_liar import HELLO, SEALS, Page, answer, dial, say
+from chaos_shared_stage import leave_in_time, watched_on
+from chaos_stage import HANG, LIMIT, Outcome, Stage, failed, idle
+from unhang._core.messages import MOST_PAGES, PAGE
+from unhang._core.page import LARGEST_PAGE, SMALLEST_PAGE, PageWriter
+
+# Seconds until a sibling is due, and until another one is but has left its block.
+_DUE, _LEAVES = 3.0, 2.5
+# Seconds for which a closing descriptor may keep who closes it.
+_LINGER = 8
+
+Body = Callable[[Stage, Connection], None]
+
+
+def beside(stage: Stage, body: Body, *, dies: bool = False) -> Outcome:
+    """A hostile worker does something at a watchdog that others rely on; is it killed, if it should be?"""
+    server = stage.serve()
+    innocent = stage.worker(leave_in_time, _DUE, _LEAVES)
+    hung = stage.hung(_DUE)
+    server.await_timers(2)
+    hostile = stage.worker(body)
+    said = hostile.hear()
+    outcome = watched_on(server, [hung], [innocent], f"; {said}" if said else "")
+    if outcome.verdict == "survived" and dies and not hostile.killed_within(LIMIT):
+        return failed("the worker whose deadlines are over is alive")
+    return outcome
+
+
+def _joined(stage: Stage, pages: list[Page]) -> socket.socket:
+    """A connection of a worker with these pages."""
+    connection = dial(stage.path)
+    fds = [page.fd for page in pages]
+    say(connection, HELLO, fds[:MOST_PAGES])
+    for first in range(MOST_PAGES, len(fds), MOST_PAGES):
+        say(connection, PAGE, fds[first : first + MOST_PAGES])
+    return connection
+
+
+def all_expired(stage: Stage, pipe: Connection) -> None:
+    """All timers of a small page are due since the system was started."""
+    page = Page()
+    page.arm_all(1)
+    with _joined(stage, [page]):
+        idle(stage, pipe)
+
+
+def big_pages_expired(stage: Stage, pipe: Connection) -> None:
+    """A million timers are due, in the largest pages that there are."""
+    page = Page(LARGEST_PAGE)
+    page.arm_all(1)
+    with _joined(stage, [page] * MOST_PAGES):
+        idle(stage, pipe)
+
+
+def nonsense(stage: Stage, pipe: Connection) -> None:
+    """All words of the page are drawn anew all the time."""
+    page, dice = Page(), random.Random(22)  # noqa: S311 - the same in each run
+    raw = page.words.cast("B")
+    with _joined(stage, [page]) as connection:
+        answer(connection)
+        pipe.send(None)
+        while True:
+            raw[:] = dice.randbytes(SMALLEST_PAGE)
+            for used in (-1, -(2**63), 2**63 - 1):
+                page.words[4] = used
+                time.sleep(0.001)
+
+
+def holes(stage: Stage, pipe: Connection) -> None:
+    """The memory of a page is given back to the system again and again."""
+    page = Page()
+    with _joined(stage, [page]) as connection:
+        answer(connection)
+        pipe.send(None)
+        while True:
+            page.arm(time.monotonic_ns() + HANG * 1_000_000_000)
+            page.punch()
+
+
+def many_pages(stage: Stage, pipe: Connection) -> None:
+    """A hundred pages, and again."""
+    page = Page()
+    for _ in range(20):
+        with contextlib.suppress(ConnectionError), _joined(stage, [page] * 100) as connection:
+            answer(connection)
+    idle(stage, pipe)
+
+
+def strange_descriptors(stage: Stage, pipe: Connection) -> None:
+    """Descriptors of all kinds instead of pages; none is taken."""
+    kinds = _strange()
+    taken = [name for name, fd in kinds.items() if _is_taken(stage, fd)]
+    pipe.send(f"taken for a page: {', '.join(taken)}" if taken else f"{len(kinds)} kinds of descriptors refused")
+    time.sleep(HANG)
+
+
+def _strange() -> dict[str, int]:
+    kinds = {
+        "a pipe": os.pipe()[0],
+        "/dev/zero": os.open("/dev/zero", os.O_RDWR),
+        "/dev/null": os.open(os.devnull, os.O_RDWR),
+        "a directory": os.open("/", os.O_RDONLY),
+        "a file": os.open("file", os.O_RDWR | os.O_CREAT),
+        "an epoll": select.epoll().fileno(),
+        "a socket": socket.socket().detach(),
+        "a path": os.open("/", os.O_PATH),
+        "a process": os.pidfd_open(os.getpid()),
+        "a memfd cut short": chaos_liar.memory(100, SEALS),
+        "an uneven memfd": chaos_liar.memory(SMALLEST_PAGE + 100, SEALS),
+        "a huge memfd": chaos_liar.memory(LARGEST_PAGE * 1000, SEALS),
+        "an unsealed memfd": chaos_liar.memory(SMALLEST_PAGE),
+        "a page for reading": chaos_liar.read_only_page(),
+    }
+    with contextlib.suppress(OSError):
+        kinds["huge pages"] = chaos_liar.memory(1 << 21, SEALS, huge=True)
+    return kinds
+
+
+def _is_taken(stage: Stage, fd: int) -> bool:
+    with dial(stage.path) as connection:
+        say(connection, HELLO, [fd])
+        return answer(connection)[:1] == b"W"
+
+
+def slow_to_close(stage: Stage, pipe: Connection) -> None:
+    """A descriptor whose close waits: a TCP connection that lingers, as nobody reads what was sent."""
+    handed = threading.Event()
+    while not handed.is_set():
+        threading.Thread(target=_hand_over, args=(stage, handed), daemon=True).start()
+        handed.wait(0.5)
+    idle(stage, pipe)
+
+
+def _hand_over(stage: Stage, handed: threading.Event) -> None:
+    """Leave the descriptor to the watchdog; waits here if that has closed it before us."""
+    sender = _lingering()
+    with dial(stage.path) as connection:
+        say(connection, HELLO, [sender])
+        os.close(sender)
+        handed.set()
+        time.sleep(HANG)
+
+
+def _lingering() -> int:
+    reader = socket.create_server(("127.0.0.1", 0))
+    sender = socket.create_connection(reader.getsockname())
+    sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, _LINGER))
+    sender.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sender.send(bytes(65536))
+    threading.Thread(target=_keep, args=(reader,), daemon=True).start()
+    return sender.detach()
+
+
+def _keep(reader: socket.socket) -> None:
+    with reader:
+        time.sleep(HANG)
+
+
+def hole_in_huge_page(stage: Stage, pipe: Connection) -> None:
+    """A page of huge pages gets a hole when there is no huge page left to fill it."""
+    page = _huge_page()
+    with dial(stage.path) as connection:
+        say(connection, HELLO, [page])
+        if answer(connection)[:1] == b"W":
+            chaos_liar.punch_hole(page, 1 << 21)
+        taken = _take_huge_pages()
+        pipe.send(f"{len(taken)} huge pages taken")
+        time.sleep(HANG)
+
+
+def _huge_page() -> int:
+    fd = chaos_liar.memory(1 << 21, SEALS, huge=True)
+    PageWriter(memoryview(mmap.mmap(fd, 1 << 21)))
+    return fd
+
+
+def _take_huge_pages() -> list[object]:
+    taken: list[object] = []
+    with contextlib.suppress(OSError):
+        while True:
+            taken.append(chaos_liar.huge_pages(1))
+    return taken

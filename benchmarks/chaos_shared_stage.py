@@ -1,0 +1,127 @@
+"""What the scenarios for shared timers play on, and how the verdict over most of them is found."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import unhang
+from chaos_stage import HANG, LIMIT, TURN, Outcome, Server, Stage, Worker, failed, how_late, idle, survived
+
+# Seconds behind its deadline at which a hung worker is killed late.
+IN_TIME = 2.0
+# Connections that one process makes to flood a watchdog, and the open files that this takes.
+CROWD = 10_000
+MANY_FILES = CROWD + 200
+
+
+def count_armed(server: Any) -> int:
+    """How many timers the workers of a server have armed; -1 if one of them left at this moment."""
+    try:
+        return sum(1 for worker in server._watch.workers for page in list(worker.pages) for _ in page.live())
+    except ValueError:
+        return -1
+
+
+class SharedStage(Stage):
+    """A `SharedTimerServer` and its workers."""
+
+    count = staticmethod(count_armed)
+
+    def __init__(self) -> None:
+        super().__init__("unhang", "shared")
+        self.api = unhang
+        self.path = str(Path.cwd() / "watchdog.sock")
+
+    def build(self, max_interval: float | None) -> Any:
+        """As for any stage."""
+        options: dict[str, Any] = {} if max_interval is None else {"max_interval": max_interval}
+        return unhang.SharedTimerServer(self.path, **options)
+
+    def client(self) -> unhang.SharedTimerClient:
+        """The client of the process that calls, which is its default from now on."""
+        client = unhang.SharedTimerClient(self.path)
+        unhang.configure(client)
+        return client
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What a server's process holds for its workers."""
+
+    workers: int
+    timers: int
+    descriptors: int
+    maps: int
+
+
+def holdings(server: Any) -> Holdings:
+    """Asked in the server's process."""
+    maps = Path("/proc/self/maps").read_text().count("memfd:")
+    return Holdings(server.workers, count_armed(server), len(list(Path("/proc/self/fd").iterdir())), maps)
+
+
+def count_errors(server: Any) -> int:
+    """How often a turn of the server's loop has raised, which it logs; asked in the server's process."""
+    return int(server._errors)
+
+
+def leave_in_time(stage: Stage, after: float, busy: float, pipe: Connection) -> None:
+    """A worker that arms a timer of ``after`` seconds, and leaves its block after ``busy`` of them."""
+    client = stage.client()
+    with stage.api.expires(after=after, scope="in time", client=client):
+        pipe.send("armed")
+        time.sleep(busy)
+    time.sleep(HANG)
+
+
+def hang_when_told(stage: Stage, after: float, pipe: Connection) -> None:
+    """A worker that is connected, waits until it is told, and hangs."""
+    client = stage.client()
+    client.connect()
+    pipe.send("connected")
+    pipe.recv()
+    pipe.send(time.monotonic() + after)
+    with stage.api.expires(after=after, scope="hangs", client=client):
+        time.sleep(HANG)
+
+
+def finish_when_told(stage: Stage, after: float, pipe: Connection) -> None:
+    """A worker that is connected, waits until it is told, and is in a block for half of its time."""
+    client = stage.client()
+    client.connect()
+    pipe.send("connected")
+    pipe.recv()
+    with stage.api.expires(after=after, scope="in time", client=client):
+        time.sleep(after / 2)
+    idle(stage, pipe)
+
+
+def watched_on(server: Server, hung: list[Worker], innocents: list[Worker], also: str = "") -> Outcome:
+    """Survived if all who hang are killed in time, nobody else is, and nothing went wrong in the server's loop."""
+    latest = 0.0
+    for deadline, worker in sorted(((float(worker.hear()), worker) for worker in hung), key=lambda pair: pair[0]):
+        killed = worker.killed_within(deadline + LIMIT - time.monotonic())
+        if server.dead_within(0):
+            return failed(server.how_it_ended())
+        if not killed:
+            return failed(f"a hung worker is alive {LIMIT:g} s after its deadline")
+        latest = max(latest, time.monotonic() - deadline)
+    if latest > IN_TIME:
+        return failed(f"a hung worker was {how_late(latest)}")
+    return _none_else(server, innocents, f"a hung sibling was {how_late(latest)}{also}")
+
+
+def _none_else(server: Server, innocents: list[Worker], line: str) -> Outcome:
+    # What a server does to itself and to others comes right behind its last kill.
+    gone = server.dead_within(2 * TURN)
+    killed = sum(worker.killed_within(0) for worker in innocents)
+    if killed:
+        return failed(f"innocent workers killed: {killed} of {len(innocents)}")
+    if gone:
+        return failed(server.how_it_ended())
+    errors = server.ask(count_errors)
+    return failed(f"{line}, but the watchdog's loop raised {errors} times") if errors else survived(line)

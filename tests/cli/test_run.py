@@ -1,0 +1,307 @@
+"""``unhang run`` and ``unhang serve``, as a user runs them."""
+
+import contextlib
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from support import until
+
+UNHANG = [sys.executable, "-m", "unhang"]
+HANG = "import time, unhang\nwith unhang.expires(0.3, 'stuck'): time.sleep(600)"
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [*UNHANG, "run", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def python(code):
+    return [sys.executable, "-c", code]
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (["true"], 0),
+        (["sh", "-c", "exit 7"], 7),
+        (["sh", "-c", "kill -KILL $$"], 128 + 9),
+        (["sh", "-c", "kill -TERM $$"], 128 + 15),
+        (["no-such-command"], 127),
+        (["/etc"], 126),
+    ],
+)
+def test_the_status_is_that_of_the_command(command, status):
+    """As a shell and coreutils' timeout have it."""
+    assert run("--", *command).returncode == status
+
+
+def test_a_command_that_hangs_is_killed():
+    """Status 124, and one line that says who was stuck where."""
+    done = run("--", *python(HANG))
+    assert done.returncode == 124
+    assert len(done.stderr.splitlines()) == 1
+    assert "is still in 'stuck' after 0.3 s" in done.stderr
+
+
+def test_a_command_that_gets_over_it_has_its_own_status():
+    """A worker was killed, its parent started it again, all went well: 0. It did not go well: 124."""
+    again = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {HANG!r}]); sys.exit(int(sys.argv[1]))"
+    assert run("--", *python(again), "0").returncode == 0
+    assert run("--", *python(again), "3").returncode == 124
+
+
+def test_options_of_the_command_are_the_commands():
+    """With and without the two dashes."""
+    assert run("sh", "-c", "exit 5").returncode == 5
+    assert run("--", "echo", "--after", "1").stdout == "--after 1\n"
+
+
+def test_a_budget_for_the_whole_command():
+    """--after ends a command that knows nothing of unhang, with what it has started; in time, nothing happens."""
+    begun = time.monotonic()
+    done = run("--after", "0.5", "--", "sh", "-c", "sleep 600 & sleep 600")
+    assert done.returncode == 124
+    assert "sh still runs after 0.5 s" in done.stderr
+    assert time.monotonic() - begun < 30
+    assert run("--after", "60", "--", "true").returncode == 0
+
+
+def test_a_command_that_ignores_sigterm_is_killed(monkeypatch):
+    """SIGTERM first, SIGKILL behind the grace."""
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('x', flush=True); time.sleep(600)"
+    done = run("--after", "1", "--", *python(code))
+    assert (done.returncode, done.stdout) == (124, "x\n")
+
+
+def test_observing_kills_nobody():
+    """--observe tells what expires, in time and in the budget, and the command has its own status."""
+    code = "import time, unhang\nwith unhang.expires(0.2, 'slow'): time.sleep(0.6)\nraise SystemExit(3)"
+    done = run("--observe", "--after", "0.4", "--", *python(code))
+    assert done.returncode == 3
+    assert done.stderr.count("only observed") == 2
+
+
+def test_options_can_be_set_in_the_environment():
+    """UNHANG_AFTER, UNHANG_OBSERVE, UNHANG_EXPECT_TIMERS."""
+    assert run("--", "sleep", "600", UNHANG_AFTER="0.3").returncode == 124
+    assert "observed" in run("--", "sleep", "0.5", UNHANG_AFTER="0.2", UNHANG_OBSERVE="1").stderr
+    assert "NOTHING IS WATCHED" in run("--", "sleep", "2.5", UNHANG_EXPECT_TIMERS="0.2").stderr
+
+
+def test_timers_that_were_expected_and_armed():
+    """Nothing is said when somebody has armed one, though it is gone again."""
+    code = "import time, unhang\nwith unhang.expires(60): pass\ntime.sleep(2.5)"
+    assert run("--expect-timers", "0.5", "--", *python(code)).stderr == ""
+
+
+@pytest.mark.parametrize("arguments", [[], ["--after", "-1", "--", "true"], ["--nonsense"]])
+def test_failures_of_ours_are_125(arguments):
+    """A wrong call is told, and is not taken for a failure of the command."""
+    done = run(*arguments)
+    assert done.returncode in (125, 127)
+    assert done.stderr
+
+
+def test_what_the_command_leaves_behind_is_ended():
+    """An orphan that ignores SIGTERM, and its child, are gone when `unhang run` is."""
+    done = run("--", "sh", "-c", "(trap '' TERM; sleep 600 & echo $!; sleep 601) & sleep 0.3; exit 4")
+    assert done.returncode == 4
+    assert "left behind" in done.stderr
+    pid = int(done.stdout)
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_signals_reach_the_command():
+    """Whatever is sent to `unhang run` is the command's to handle, and its status is what counts."""
+    code = """
+import signal, sys
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGRTMIN):
+    signal.signal(number, lambda number, frame: print(number, flush=True))
+print("ready", flush=True)
+signal.signal(signal.SIGUSR2, lambda number, frame: sys.exit(9))
+while True:
+    signal.pause()
+"""
+    with subprocess.Popen([*UNHANG, "run", "--", *python(code)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGRTMIN):
+            process.send_signal(number)
+            assert process.stdout.readline() == f"{int(number)}\n"
+        process.send_signal(signal.SIGUSR2)
+        assert process.wait(30) == 9
+
+
+def test_the_command_starts_with_a_clean_slate():
+    """Nothing is blocked or ignored for it that was not before."""
+    code = (
+        "import signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, []), signal.getsignal(signal.SIGTERM)); "
+        "print(open('/proc/self/status').read().split('SigIgn:')[1].split()[0])"
+    )
+    plain = subprocess.run(python(code), capture_output=True, text=True, check=False).stdout.split()
+    under = run("--", *python(code)).stdout.split()
+    assert under[:-1] == plain[:-1]
+    # The two numbers that the C library keeps to itself are as it likes them.
+    assert int(under[-1], 16) & ~0x180000000 == int(plain[-1], 16)
+
+
+class Terminal:
+    """A real terminal with a process in it."""
+
+    def __init__(self, *command):
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execvp(command[0], command)
+        self.seen = b""
+
+    def type(self, keys):
+        os.write(self.fd, keys)
+
+    def shows(self, text):
+        give_up = time.monotonic() + 30
+        while text.encode() not in self.seen:
+            assert select.select([self.fd], [], [], max(0, give_up - time.monotonic()))[0], self.seen
+            with contextlib.suppress(OSError):
+                self.seen += os.read(self.fd, 1000)
+        self.seen = self.seen.partition(text.encode())[2]
+
+    def close(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self.fd)
+
+
+@pytest.fixture
+def terminal():
+    opened = []
+
+    def open_terminal(*command):
+        opened.append(Terminal(*command))
+        return opened[-1]
+
+    yield open_terminal
+    for each in opened:
+        each.close()
+
+
+INTERACTIVE = """
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+print('said ' + input('ask> '), flush=True)
+signal.sigwait([signal.SIGINT])
+print('interrupted', 'again' if signal.sigtimedwait([signal.SIGINT], 0.5) else 'once', flush=True)
+"""
+
+
+def test_the_terminal_is_the_commands(terminal):
+    """It reads from it, and Ctrl-C reaches it once."""
+    shell = terminal(*UNHANG, "run", "--", *python(INTERACTIVE))
+    shell.shows("ask> ")
+    shell.type(b"hello\n")
+    shell.shows("said hello")
+    shell.type(b"\x03")
+    shell.shows("interrupted once")
+
+
+def test_job_control_works(terminal):
+    """Ctrl-Z gives the prompt back with both stopped; fg goes on with both."""
+    shell = terminal("bash", "--norc", "--noprofile", "-i")
+    shell.type(b"PS1='pro''mpt: '\n")
+    shell.shows("prompt: ")
+    shell.type((" ".join([*UNHANG, "run", "--", "sh -c 'echo start''ed; exec cat'"]) + "\n").encode())
+    shell.shows("started")
+    shell.type(b"one\n")
+    shell.shows("one\r\none\r\n")
+    shell.type(b"\x1a")
+    shell.shows("Stopped")
+    shell.shows("prompt: ")
+    shell.type(b"fg\n")
+    shell.shows("exec cat")
+    shell.type(b"two\n")
+    shell.shows("two\r\ntwo\r\n")
+    shell.type(b"\x04")
+    shell.shows("prompt: ")
+    shell.type(b"echo status $?\n")
+    shell.shows("status 0")
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Start `unhang serve` at an address of the test's."""
+    tmp_path.chmod(0o700)
+    started = []
+
+    def start(*options):
+        address = str(tmp_path / "serve.sock")
+        process = subprocess.Popen(
+            [*UNHANG, "serve", "--address", address, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert process.stdout.readline() == f"UNHANG_ADDRESS={address}\n"
+        return process, address
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_serve_watches_at_an_address(serve):
+    """Workers that have it in their environment are killed when they hang; SIGTERM ends it cleanly."""
+    process, address = serve()
+    worker = subprocess.run(python(HANG), env={**os.environ, "UNHANG_ADDRESS": address}, check=False, timeout=60)
+    assert worker.returncode == -signal.SIGKILL
+    process.terminate()
+    assert process.wait(30) == 0
+    assert "is still in 'stuck'" in process.stderr.read()
+    assert not os.path.exists(address)
+
+
+def test_serve_says_why_it_cannot(serve, tmp_path):
+    """An address that is taken or unsafe, a user that is none: status 125 and one line."""
+    _, address = serve()
+    for arguments, words in (
+        (["--address", address], "listens there already"),
+        (["--address", "/tmp/unhang.sock"], "anybody may write"),
+        (["--address", str(tmp_path / "x"), "--user", "nobody-at-all"], "no user"),
+    ):
+        done = subprocess.run([*UNHANG, "serve", *arguments], capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 125
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_watchdog_that_is_killed_leaves_the_command_alone():
+    """Without its watchdog the command goes on, says so once, and ends as it likes."""
+    code = """
+import os, signal, time, unhang
+with unhang.expires(60):
+    os.kill(os.getppid(), signal.SIGKILL)
+give_up = time.monotonic() + 1.5
+while time.monotonic() < give_up:
+    with unhang.expires(0.5):
+        time.sleep(0.001)
+open(os.environ["DONE"], "w").close()
+"""
+    done_file = Path(f"/tmp/unhang-test-{os.getpid()}")
+    done = run("--", *python(code), DONE=str(done_file))
+    assert done.returncode == -signal.SIGKILL
+    until(done_file.exists)
+    done_file.unlink()

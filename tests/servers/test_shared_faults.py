@@ -1,0 +1,328 @@
+"""What a worker, or somebody else, may do to the watchdog of shared timers without harming it or its siblings."""
+
+import array
+import contextlib
+import os
+import resource
+import signal
+import socket
+import time
+
+import pytest
+
+import unhang
+import workers
+from support import until
+from unhang._core import messages, page
+from unhang._core.page import DEADLINE, PageWriter, label
+from unhang._platform import memfd
+from unhang._watchdog import reception
+
+
+@contextlib.contextmanager
+def connection(address):
+    """A raw connection to the watchdog."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
+        peer.settimeout(30)
+        peer.connect(address)
+        yield peer
+
+
+def send(peer, message, *fds):
+    peer.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else [])
+
+
+def greet(address, *fds):
+    """Say hello with these descriptors; returns the answer."""
+    with connection(address) as peer:
+        send(peer, messages.hello(0), *fds)
+        return messages.refusal(peer.recv(messages.LONGEST))
+
+
+def talk(address, packets, say):
+    """Send packets to the watchdog from a process of its own, and say what it answers."""
+    with connection(address) as peer:
+        for packet in packets:
+            send(peer, packet)
+        say.send(peer.recv(messages.LONGEST))
+
+
+def hand_over(address, make, say):
+    """Say hello with the descriptors that ``make()`` makes, and say the answer."""
+    say.send(greet(address, *make()))
+    time.sleep(workers.FOREVER)
+
+
+def sealed():
+    fd, memory = memfd.create(page.SMALLEST_PAGE)
+    return fd, memory
+
+
+def good():
+    fd, memory = sealed()
+    PageWriter(memoryview(memory))
+    return [fd]
+
+
+def unsealed():
+    fd = os.memfd_create("x", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, page.SMALLEST_PAGE)
+    return [fd]
+
+
+def short():
+    return [memfd.create(4096)[0]]
+
+
+def no_page():
+    return [sealed()[0]]
+
+
+def of_another_version():
+    fd, memory = sealed()
+    PageWriter(memoryview(memory))
+    memory[8] = 2
+    return [fd]
+
+
+def a_pipe():
+    return list(os.pipe())
+
+
+def a_file():
+    return [os.open("/dev/zero", os.O_RDWR)]
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (unsealed, "not sealed"),
+        (short, "4096"),
+        (no_page, "does not begin"),
+        (of_another_version, "version is 2"),
+        (a_pipe, "can be sealed"),
+        (a_file, "can be sealed"),
+    ],
+)
+def test_a_page_that_is_none_is_refused(start, shared_server, shared_client, make, reason):
+    """The worker is told why, and its siblings are watched on."""
+    assert reason in start(hand_over, shared_server.address, make).heard()
+    assert start(workers.sleep_in_block, shared_client, 0.1).ended() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    "packets",
+    [
+        [b"GET / HTTP/1.1\r\n\r\n"],
+        [b"\0" * 400],
+        [b"unhang\x02\0"],
+        [messages.KICK],
+        [messages.hello(0), b"what?"],
+    ],
+)
+def test_a_message_that_is_none_is_refused(start, shared_server, packets):
+    """Garbage, another version, no greeting: the connection is closed with a reason, or with none."""
+    answer = start(talk, shared_server.address, packets).heard()
+    if answer == messages.WELCOME:
+        until(lambda: shared_server.workers == 0)
+    else:
+        assert messages.refusal(answer)
+
+
+def hang_up_anyhow(address, say):
+    """Connect and go at every stage of the conversation, in any way."""
+    for stage in range(40):
+        with connection(address) as peer:
+            if stage % 4 > 0:
+                send(peer, messages.hello(0), *(good() if stage % 4 > 1 else []))
+            if stage % 4 > 2:
+                send(peer, messages.PAGE, *good())
+    say.send("done")
+
+
+def test_workers_that_hang_up_anyhow_leave_nothing(start, shared_server, shared_client):
+    """Descriptors, memory and workers of the watchdog are as before."""
+    assert start(workers.sleep_in_block, shared_client, 0.1).ended() == -signal.SIGKILL
+    until(lambda: shared_server.workers == 0)
+    before = len(os.listdir("/proc/self/fd"))
+    assert start(hang_up_anyhow, shared_server.address).heard() == "done"
+    until(lambda: len(shared_server._reception._peers) == 0)
+    until(lambda: len(os.listdir("/proc/self/fd")) <= before + 4)  # those of the two workers' own pipes
+    with open("/proc/self/maps") as maps:
+        assert "unhang-page" not in maps.read()
+
+
+def connect_and_say_nothing(address, count, say):
+    """Open many connections and hold them."""
+    held = []
+    for _ in range(count):
+        peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        peer.connect(address)
+        held.append(peer)
+    say.send("connected")
+    time.sleep(workers.FOREVER)
+
+
+def test_connections_that_say_nothing_make_room(start, shared_server, shared_client):
+    """Only so many are kept; a worker that has something to say comes in, and is watched."""
+    crowd = start(connect_and_say_nothing, shared_server.address, 600)
+    assert crowd.heard() == "connected"
+    assert start(workers.sleep_in_block, shared_client, 0.1).ended() == -signal.SIGKILL
+    assert len(shared_server._reception._silent) <= reception._MOST_SILENT
+    assert "silent connections" in shared_server._reception.limits_met.counts
+
+
+def test_silence_is_ended(start, shared_server, monkeypatch):
+    """A connection that does not say who it is is closed after a while."""
+    monkeypatch.setattr(reception, "_SILENCE", 0.1)
+    start(connect_and_say_nothing, shared_server.address, 3).heard()
+    until(lambda: len(shared_server._reception._peers) == 0)
+
+
+def kick_without_end(address, say):
+    """Flood the watchdog."""
+    with connection(address) as peer:
+        send(peer, messages.hello(0), *good())
+        peer.recv(messages.LONGEST)
+        peer.setblocking(False)
+        say.send("ready")
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                peer.send(messages.KICK)
+
+
+def test_a_flood_of_kicks_is_not_heard(start, shared_server, shared_client):
+    """Beyond a thousand in a second the worker is not read any more until the next; its siblings are watched."""
+    start(kick_without_end, shared_server.address).heard()
+    until(lambda: "messages" in shared_server._reception.limits_met.counts)
+    assert start(workers.sleep_in_block, shared_client, 0.1).ended() == -signal.SIGKILL
+
+
+def arm_in_the_past(address, say):
+    """Hand over a page full of deadlines that are over, with garbage for names."""
+    fd, memory = sealed()
+    writer = PageWriter(memoryview(memory))
+    while (slot := writer.add_slot()) is not None:
+        label(slot, os.urandom(192), 5)
+        slot[page.LENGTH] = -7
+        slot[DEADLINE] = 1
+    greet(address, fd)
+    time.sleep(workers.FOREVER)
+
+
+def test_a_worker_can_kill_itself_alone(start, shared_server, shared_client, events):
+    """Whatever is in its page, nobody else dies of it."""
+    other = start(workers.step_by_step, shared_client)
+    other.heard()
+    other.told("enter", 60, "fine")
+    start(arm_in_the_past, shared_server.address)
+    fd = start(workers.sleep_in_block, shared_client, 0.2)
+    assert fd.ended() == -signal.SIGKILL
+    assert other.runs()
+    assert all(pid != other.pid for _, pid, _ in iter(lambda: events.get() if not events.empty() else None, None))
+
+
+def let_others_in(path):
+    """Let other users pass through pytest's directories, as far as they do not already."""
+    for directory in (path, *path.parents):
+        mode = directory.stat().st_mode
+        if not mode & 0o001:
+            directory.chmod(mode | 0o055)
+
+
+def as_user(uid, function, say):
+    """Do something as somebody else."""
+    os.setresuid(uid, uid, uid)
+    function(say)
+
+
+def say_what_is_said(address, say):
+    try:
+        say.send(greet(address, *good()))
+    except OSError as error:
+        say.send(error.strerror)
+
+
+class Greeting:
+    """A greeting that can be sent to another process."""
+
+    def __init__(self, address):
+        self.address = address
+
+    def __call__(self, say):
+        say_what_is_said(self.address, say)
+
+
+def test_another_user_is_refused(start, shared_server, tmp_path, other_user):
+    """The directory keeps them out, and if it does not, the watchdog does."""
+    assert start(as_user, other_user, Greeting(shared_server.address)).heard() == "Permission denied"
+    let_others_in(tmp_path)
+    os.chmod(shared_server.address, 0o666)
+    assert f"user {other_user} is not served" in start(as_user, other_user, Greeting(shared_server.address)).heard()
+
+
+def test_root_may_serve_others(start, tmp_path, other_user):
+    """When told to, it watches and kills another user's worker."""
+    let_others_in(tmp_path)
+    server = unhang.SharedTimerServer(str(tmp_path / "all.sock"), users=[other_user])
+    server.start()
+    worker = start(as_user, other_user, Hang(server.address))
+    assert worker.ended() == -signal.SIGKILL
+    server.stop()
+
+
+class Hang:
+    """A hang that can be sent to another process."""
+
+    def __init__(self, address):
+        self.address = address
+
+    def __call__(self, say):
+        workers.sleep_in_block(unhang.SharedTimerClient(self.address), 0.2, say)
+
+
+def test_the_watchdogs_own_process_is_refused(shared_server):
+    """It cannot watch itself, and says so."""
+    assert "is the watchdog itself" in greet(shared_server.address, *good())
+
+
+def serve_and_say(address, say):
+    """Run a watchdog, as a child of whoever wants to be watched."""
+    server = unhang.SharedTimerServer(address)
+    server.start()
+    say.send("started")
+    time.sleep(workers.FOREVER)
+
+
+def test_an_ancestor_is_refused(start, tmp_path):
+    """The process that has started the watchdog is not watched by it."""
+    tmp_path.chmod(0o700)
+    address = str(tmp_path / "child.sock")
+    start(serve_and_say, address).heard()
+    assert "is an ancestor of the watchdog" in greet(address, *good())
+
+
+def serve_with_few_descriptors(address, say):
+    """Run a watchdog that may open few descriptors."""
+    server = unhang.SharedTimerServer(address)
+    server.start()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+    say.send("started")
+    time.sleep(workers.FOREVER)
+
+
+def test_a_watchdog_short_of_descriptors_watches_whom_it_has(start, tmp_path):
+    """It turns away, with a reason, whom it cannot hold, and does not turn round and round."""
+    tmp_path.chmod(0o700)
+    address = str(tmp_path / "few.sock")
+    server = start(serve_with_few_descriptors, address)
+    server.heard()
+    client = unhang.SharedTimerClient(address)
+    first = start(workers.step_by_step, client)
+    first.heard()
+    first.told("enter", 3, "first")
+    start(connect_and_say_nothing, address, 100).heard()
+    assert first.ended() == -signal.SIGKILL
+    with open(f"/proc/{server.pid}/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    assert int(fields[11]) + int(fields[12]) < 2 * os.sysconf("SC_CLK_TCK")

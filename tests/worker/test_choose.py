@@ -1,0 +1,237 @@
+"""Which watchdog a program gets: the one that is given, the one in the environment, or one of its own."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import unhang
+from support import until
+from unhang._platform.address import check_address, private_directory
+from unhang._worker import choose
+from unhang.errors import AddressError, NoTimerClientError, NotSupportedError
+
+
+def run(code, **environment):
+    """Run a program; returns it when it has ended, with what it has said."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def test_nothing_configured_names_the_three_ways_out():
+    """The error of the contract says what to do: unhang run, configure(), configure(client)."""
+    with pytest.raises(RuntimeError, match=r"unhang run -- .*unhang\.configure\(\).*configure\(client\)") as caught:
+        unhang.expires(60).__enter__()
+    assert isinstance(caught.value, NoTimerClientError)
+
+
+def test_the_environment_names_a_watchdog(monkeypatch):
+    """UNHANG_ADDRESS comes first, and is looked up when nothing was configured."""
+    monkeypatch.setenv("TORCHELASTIC_TIMER_FILE", "/run/pipe")
+    monkeypatch.setenv("UNHANG_ADDRESS", "/run/socket")
+    assert isinstance(unhang.expires(60), unhang.Timer)
+    assert choose.current_client().address == "/run/socket"
+
+
+def test_the_environment_names_torchruns_pipe(file_server, pipe_path):
+    """Under torchrun with its file timer, expires() speaks to the agent; observing, it asks for no signal."""
+    file_server.start()
+    code = """
+        import time, unhang
+        unhang.configure(observe={})
+        with unhang.expires(0.2):
+            time.sleep(1 if {} else 600)
+    """
+    for observe, status in (("True", 0), ("False", -signal.SIGKILL)):
+        done = run(code.replace("{}", observe), TORCHELASTIC_TIMER_FILE=pipe_path)
+        assert done.returncode == status, done.stderr
+
+
+def test_a_program_gets_a_watchdog_of_its_own():
+    """configure() starts one that kills this process when it hangs in C with the GIL held, and then ends."""
+    done = run("""
+        import ctypes, os, unhang
+        unhang.configure()
+        print(os.environ["UNHANG_ADDRESS"], flush=True)
+        with unhang.expires(0.3, "stuck"):
+            ctypes.PyDLL(None).sleep(600)
+    """)
+    assert done.returncode == -signal.SIGKILL
+    assert "is still in 'stuck'" in done.stderr
+    until(lambda: not Path(done.stdout.strip()).exists())
+
+
+def test_the_watchdog_of_a_program_serves_its_children():
+    """Forked and spawned children are workers of the same watchdog, without configuring anything."""
+    done = run("""
+        import multiprocessing, os, signal, sys, time, unhang
+        unhang.configure()
+        if os.fork() == 0:
+            with unhang.expires(0.2):
+                time.sleep(600)
+        _, status = os.wait()
+        assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+        import subprocess
+        code = "import time, unhang\\nwith unhang.expires(0.2): time.sleep(600)"
+        assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+        print("fine")
+    """)
+    assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
+
+
+def test_the_watchdog_of_a_program_outlives_it_for_its_children():
+    """A child that is armed when the program ends is still killed; then the watchdog ends."""
+    done = run("""
+        import os, time, unhang
+        unhang.configure()
+        reader, writer = os.pipe()
+        if os.fork() == 0:
+            with unhang.expires(1):
+                os.write(writer, b"armed")
+                time.sleep(600)
+        os.read(reader, 5)
+        print(os.environ["UNHANG_ADDRESS"])
+    """)
+    # Its standard error was the child's and the watchdog's as well, so both have ended by now.
+    assert done.returncode == 0
+    assert "killed" in done.stderr
+    assert not Path(done.stdout.strip()).exists()
+
+
+def test_configuring_again_lets_go_of_the_old_watchdog():
+    """configure(None) and configure() end the one before, and nothing is left in the environment."""
+    done = run("""
+        import os, pathlib, time, unhang
+        unhang.configure()
+        first = os.environ["UNHANG_ADDRESS"]
+        unhang.configure()
+        assert os.environ["UNHANG_ADDRESS"] != first
+        second = os.environ["UNHANG_ADDRESS"]
+        unhang.configure(None)
+        assert "UNHANG_ADDRESS" not in os.environ
+        give_up = time.monotonic() + 30
+        while pathlib.Path(first).exists() or pathlib.Path(second).exists():
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+        try:
+            unhang.expires(1).__enter__()
+        except RuntimeError:
+            print("cleared")
+    """)
+    assert (done.returncode, done.stdout) == (0, "cleared\n"), done.stderr
+
+
+def test_an_observed_program_lives():
+    """configure(observe=True) and UNHANG_OBSERVE=1 tell what expires, and nothing more."""
+    code = """
+        import time, unhang
+        unhang.configure({})
+        with unhang.expires(0.1, "slow"):
+            time.sleep(0.5)
+        print("alive")
+    """
+    for argument, environment in (("observe=True", {}), ("", {"UNHANG_OBSERVE": "1"})):
+        done = run(code.replace("{}", argument), **environment)
+        assert (done.returncode, done.stdout) == (0, "alive\n")
+        assert "only observed" in done.stderr
+
+
+def test_an_unkillable_process_is_told_at_once(monkeypatch):
+    """Process 1 of a container cannot be killed from inside: configure() says what to do instead."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with pytest.raises(NotSupportedError, match="unhang run -- COMMAND"):
+        unhang.configure()
+
+
+def test_a_private_directory_is_private(monkeypatch, tmp_path):
+    """Made with mode 700, in XDG_RUNTIME_DIR if that is ours, else under the temporary directory."""
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert private_directory() == str(tmp_path / "unhang")
+    assert stat.S_IMODE((tmp_path / "unhang").stat().st_mode) == 0o700
+    tmp_path.chmod(0o777)
+    assert private_directory() != str(tmp_path / "unhang")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.mkdir(mode=0o755), "others may enter it"),
+        (lambda path: path.symlink_to("/tmp"), "not a directory"),
+        (lambda path: path.write_text("x"), "not a directory"),
+    ],
+)
+def test_a_directory_that_others_could_have_made_is_refused(monkeypatch, tmp_path, spoil, reason):
+    """A link, a file, open permissions: a clear error, and nothing is put there."""
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    spoil(tmp_path / "unhang")
+    if (tmp_path / "unhang").is_dir() and not (tmp_path / "unhang").is_symlink():
+        (tmp_path / "unhang").chmod(0o755)
+    with pytest.raises(AddressError, match=reason):
+        private_directory()
+
+
+def test_a_directory_of_another_user_is_refused(monkeypatch, tmp_path, other_user):
+    """Whoever made it could replace what is in it."""
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "unhang").mkdir(mode=0o700)
+    os.chown(tmp_path / "unhang", other_user, other_user)
+    with pytest.raises(AddressError, match=f"another user \\(uid {other_user}"):
+        private_directory()
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("@unhang", "abstract"),
+        ("\0unhang", "abstract"),
+        ("", "abstract or empty"),
+        ("watchdog.sock", "absolute"),
+        ("/tmp/watchdog.sock", "anybody may write"),
+        ("/nowhere/watchdog.sock", "No such file"),
+        ("/run/" + "x" * 200, "107 bytes"),
+    ],
+)
+def test_an_unsafe_address_is_refused(address, reason):
+    """Abstract, relative, in a directory that anybody may write to, too long: by client and server alike."""
+    with pytest.raises(AddressError, match=reason):
+        check_address(address)
+
+
+def test_a_directory_that_a_group_may_write_to_is_refused(tmp_path, caplog):
+    """A client does not connect there, and says so."""
+    tmp_path.chmod(0o770)
+    if tmp_path.stat().st_uid == 0:
+        os.chown(tmp_path, 1, -1)
+    with unhang.expires(60, client=unhang.SharedTimerClient(str(tmp_path / "watchdog.sock"))):
+        pass
+    assert "group may write" in caplog.text or "another user" in caplog.text
+
+
+def test_an_address_that_is_taken_is_refused(shared_server):
+    """A second watchdog at the same place is an error that says so; the first goes on."""
+    other = unhang.SharedTimerServer(shared_server.address)
+    with pytest.raises(AddressError, match="listens there already"):
+        other.start()
+
+
+def test_a_file_at_the_address_is_left_alone(tmp_path):
+    """Whatever is there that is no socket of a watchdog that is gone."""
+    tmp_path.chmod(0o700)
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(AddressError, match="left alone"):
+        unhang.SharedTimerServer(str(tmp_path / "file")).start()
+    assert (tmp_path / "file").read_text() == "precious"
