@@ -11,7 +11,7 @@ from typing import Any
 import chaos_liar
 from chaos_liar import HELLO, answer, dial, say
 from chaos_shared_stage import CROWD, MANY_FILES, leave_in_time, watched_on
-from chaos_stage import HANG, TURN, Outcome, Stage, failed, idle, survived
+from chaos_stage import HANG, TURN, BrokenScenarioError, Outcome, Stage, Verdict, failed, idle, survived
 from unhang._core.messages import KICK
 
 # Descriptors of the server, and the processes that connect when it has few.
@@ -29,17 +29,17 @@ def silent_crowd(stage: Stage) -> Outcome:
     crowd.hear()
     new = stage.worker(_arm_and_hang_later, 2.0, 1.0)
     outcome = watched_on(server, [hung, new], [innocent, crowd], f"; {CROWD} connections say nothing")
-    made: int = crowd.hear(30)
-    if made < CROWD or outcome.verdict != "survived":
-        return outcome if made >= CROWD else failed(f"only {made} connections were made")
+    made = crowd.hear(30)
+    if made != CROWD:
+        raise BrokenScenarioError(f"only {made} connections were made")
     last = watched_on(server, [stage.hung(1.0)], [innocent, crowd])
-    return outcome if last.verdict == "survived" else last
+    return outcome if last.verdict is Verdict.SURVIVED else last
 
 
 def _say_nothing(stage: Stage, pipe: Connection) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (MANY_FILES, max(hard, MANY_FILES) if hard >= 0 else hard))
-    made = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MANY_FILES, hard))
+    made: list[socket.socket] = []
     for number in range(CROWD):
         if number == CROWD // 10:
             pipe.send("started")
@@ -93,7 +93,7 @@ def few_descriptors(stage: Stage) -> Outcome:
     waits = [float(newcomer.hear()) for newcomer in crowd]
     silent.hear()
     outcome = watched_on(server, hung, [innocent, silent, *crowd])
-    if outcome.verdict != "survived":
+    if outcome.verdict is not Verdict.SURVIVED:
         return outcome
     line = f"{outcome.line}; newcomers waited {max(waits):.1f} s at most"
     return survived(line) if max(waits) < 6.0 else failed(line)

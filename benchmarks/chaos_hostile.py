@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 import chaos_liar
 from chaos_liar import HELLO, SEALS, Page, answer, dial, say
 from chaos_shared_stage import leave_in_time, watched_on
-from chaos_stage import HANG, LIMIT, Outcome, Stage, failed, idle
+from chaos_stage import HANG, LIMIT, Outcome, Stage, Verdict, failed, idle
 from unhang._core.messages import MOST_PAGES, PAGE
 from unhang._core.page import LARGEST_PAGE, SMALLEST_PAGE, PageWriter
 
@@ -38,7 +38,7 @@ def beside(stage: Stage, body: Body, *, dies: bool = False) -> Outcome:
     hostile = stage.worker(body)
     said = hostile.hear()
     outcome = watched_on(server, [hung], [innocent], f"; {said}" if said else "")
-    if outcome.verdict == "survived" and dies and not hostile.killed_within(LIMIT):
+    if outcome.verdict is Verdict.SURVIVED and dies and not hostile.killed_within(LIMIT):
         return failed("the worker whose deadlines are over is alive")
     return outcome
 

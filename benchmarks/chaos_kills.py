@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import random
 import select
@@ -44,7 +45,7 @@ def _kill_victims(stage: Stage) -> None:
     dice = random.Random(14)  # noqa: S311
     for number in range(VICTIMS):
         waits = number % 2 == 1
-        victim = _fork(lambda waits=waits: _arm_for_ever(stage, writing if waits else None))  # type: ignore[misc]
+        victim = _fork(functools.partial(_arm_for_ever, stage, writing if waits else None))
         if waits:
             _await_byte(reading)
         time.sleep(dice.uniform(0.0, WITHIN))

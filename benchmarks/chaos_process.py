@@ -9,7 +9,7 @@ import time
 from multiprocessing.connection import Connection
 
 from chaos_shared_stage import IN_TIME, watched_on
-from chaos_stage import HANG, LIMIT, BrokenScenarioError, Outcome, Stage, failed, how_late, idle, survived
+from chaos_stage import HANG, LIMIT, BrokenScenarioError, Outcome, Stage, Verdict, failed, how_late, idle, survived
 
 # Descriptors that a worker opens where others were closed, and seconds for which it goes on arming.
 STRANGERS = 16
@@ -107,7 +107,7 @@ def forks_in_block(stage: Stage) -> Outcome:
     child, due = parent.hear()
     pidfd = os.pidfd_open(child)
     outcome = watched_on(server, [parent], [])
-    if outcome.verdict != "survived":
+    if outcome.verdict is not Verdict.SURVIVED:
         return outcome
     if select.select([pidfd], [], [], 0)[0]:
         return failed("the child was killed with its parent")

@@ -7,7 +7,7 @@ import time
 from multiprocessing.connection import Connection
 
 from chaos_shared_stage import watched_on
-from chaos_stage import HANG, BrokenScenarioError, Outcome, Stage, Worker, failed, idle, survived
+from chaos_stage import HANG, BrokenScenarioError, Outcome, Stage, Verdict, Worker, failed, idle, survived
 
 # Blocks of a worker that has to tell the watchdog about each, and seconds that the longest may take.
 BLOCKS = 8_000
@@ -99,7 +99,7 @@ def server_stops(stage: Stage) -> Outcome:
         worker.pipe.send("go on")
     outcomes = [_went_on(old, BOUND), _went_on(new, FIRST_BOUND)]
     server.send_signal(signal.SIGCONT)
-    bad = [outcome for outcome in outcomes if outcome.verdict == "failed"]
+    bad = [outcome for outcome in outcomes if outcome.verdict is Verdict.FAILED]
     return bad[0] if bad else watched_on(server, [stage.hung(0.5)], [old, new], f"; the old one {outcomes[0].line}")
 
 

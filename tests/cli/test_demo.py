@@ -13,17 +13,18 @@ def run(*arguments):
 
 
 def test_the_demo_goes_as_it_should():
-    """Eight workers each over queue and named pipe: three finish, five are killed, status 0."""
+    """Eight workers each way, shared timers first: three finish, five are killed, status 0."""
     done = run("demo", "--after", "0.5")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    assert sum("finished" in line for line in lines) == 6
-    assert sum(" killed" in line and " ms" in line for line in lines) == 10
-    assert "All 16 workers ended as they should" in done.stdout
+    assert "shared" in lines[1]
+    assert sum("finished" in line for line in lines) == 9
+    assert sum(" killed" in line and " ms" in line for line in lines) == 15
+    assert "All 24 workers ended as they should" in done.stdout
 
 
 def test_the_demo_over_one_way():
-    """--via takes one of the two."""
+    """--via takes one of them."""
     done = run("demo", "--via", "fifo", "--after", "0.3")
     assert done.returncode == 0
     assert "queue" not in done.stdout

@@ -131,8 +131,8 @@ def test_signals_reach_the_command():
 import signal, sys
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGRTMIN):
     signal.signal(number, lambda number, frame: print(number, flush=True))
-print("ready", flush=True)
 signal.signal(signal.SIGUSR2, lambda number, frame: sys.exit(9))
+print("ready", flush=True)
 while True:
     signal.pause()
 """

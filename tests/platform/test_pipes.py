@@ -271,3 +271,26 @@ def test_descriptors_are_given_back(spawn):
         QueueReader(queue)
         Waiter()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_two_ends_of_one_worker_in_one_round():
+    """Its socket and its process end together: whichever callback comes first may forget the other."""
+    waiter = Waiter()
+    pairs = [os.pipe() for _ in range(2)]
+    called = []
+
+    def gone(name):
+        called.append(name)
+        for reader, _ in pairs:
+            waiter.forget(reader)
+
+    waiter.call(pairs[0][0], lambda: gone("socket"))
+    waiter.call_once(pairs[1][0], lambda: gone("process"))
+    for _, writer in pairs:
+        os.close(writer)
+    waiter.wait(0)
+    waiter.wait(0)
+    assert len(called) == 1
+    waiter.close()
+    for reader, _ in pairs:
+        os.close(reader)

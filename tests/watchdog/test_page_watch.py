@@ -243,3 +243,22 @@ def test_nonsense_in_a_page_is_no_timer(stage):
     stage.clock.advance(5)
     assert stage.kills == []
     assert stage.watch.wait_time() > 0
+
+
+def test_a_worker_with_short_timers_kicks_once_a_timeout(stage):
+    """Blocks in a tight loop, each of a tenth of a second: the watchdog looks ten times a second, not each time."""
+    worker = stage.worker()
+    stage.clock.advance(0)
+    slot = worker.page.add_slot()
+    label(slot, b"step", SECOND // 10)
+    kicks = 0
+    for _ in range(3000):
+        slot[SEQUENCE] += 1
+        slot[DEADLINE] = stage.clock.now_ns() + SECOND // 10
+        if slot[DEADLINE] < worker.page.watched[0]:
+            kicks += 1
+            stage.watch.look_at(worker, again_soon=True)
+        stage.clock.advance(0.001)
+        slot[DEADLINE] |= NEVER
+    assert kicks < 40
+    assert stage.kills == []

@@ -149,7 +149,7 @@ def test_ancestors_that_cannot_be_told_are_not_taken_for_none(monkeypatch):
     """Short of descriptors, the rule that protects them is not checked by a part of the list."""
     monkeypatch.setattr("unhang._platform.process._stat", mock.Mock(side_effect=OSError(errno.EMFILE, "too many")))
     with pytest.raises(OSError, match="too many"):
-        process.me()
+        process.me(fresh=True)
 
 
 def test_a_process_that_is_killed_is_the_one_that_asked(sight, worker):

@@ -94,7 +94,8 @@ def _expires(after: Any, scope: str | None, client: Any, frame: FrameType) -> Ti
         scope = f"{source.co_filename}#{frame.f_lineno}"
     if isinstance(client, SharedTimerClient):
         return client.timer(after, scope, source, key)
-    return (_expiration or _load_expiration())(after, scope, client)
+    block: Expiration = (_expiration or _load_expiration())(after, scope, client)
+    return block
 
 
 def _load_expiration() -> Any:

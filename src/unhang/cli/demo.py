@@ -14,16 +14,17 @@ from rich.text import Text
 
 from unhang.cli.demo_run import TOLERATED_MS, Worker, servers, start, watch
 
-_WAYS = {"queue": ["queue"], "fifo": ["fifo"], "both": ["queue", "fifo"]}
+_WAYS = {"shared": ["shared"], "queue": ["queue"], "fifo": ["fifo"], "all": ["shared", "queue", "fifo"]}
 
 
 @click.command()
 @click.option(
     "--via",
     type=click.Choice(list(_WAYS)),
-    default="both",
+    default="all",
     show_default=True,
-    help="How workers reach their server: a multiprocessing queue, a named pipe, or eight workers over each.",
+    help="Where workers keep their timers: in shared memory, or at the server behind a multiprocessing queue or a "
+    "named pipe; or eight workers each way, one way after the other.",
 )
 @click.option(
     "--after",
@@ -39,15 +40,18 @@ def demo(via: str, after: float) -> None:
     read. The exit status is 0 when each finished, or was killed at its deadline, as it should.
     """
     console = Console()
-    with servers(_WAYS[via]) as clients:
-        workers = start(clients, after)
-        with Live(console=console, auto_refresh=False, transient=True) as live:
+    workers: list[Worker] = []
+    for way in _WAYS[via]:
+        # One after the other: the start of one crowd would make the kills of another look late.
+        with servers([way]) as clients, Live(console=console, auto_refresh=False, transient=True) as live:
+            crowd = start(clients, after)
 
-            def show() -> None:
+            def show(live: Live = live, crowd: list[Worker] = crowd) -> None:
                 if console.is_terminal:
-                    live.update(_view(workers, after), refresh=True)
+                    live.update(_view(crowd, after), refresh=True)
 
-            watch(workers, after, show)
+            watch(crowd, after, show)
+        workers += crowd
     console.print(_results(workers))
     sys.exit(0 if all(worker.as_it_should for worker in workers) else 1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import signal
 import tempfile
@@ -57,8 +58,15 @@ class Worker:
 @contextlib.contextmanager
 def servers(via: list[str]) -> Iterator[dict[str, unhang.TimerClient]]:
     """Start a server for each way in ``via``, at default intervals; yields the clients for the workers."""
+    # The table says what becomes of the workers.
+    logging.getLogger("unhang.watchdog").setLevel(logging.CRITICAL)
     clients: dict[str, unhang.TimerClient] = {}
     with contextlib.ExitStack() as stack:
+        if "shared" in via:
+            shared = unhang.SharedTimerServer()
+            stack.callback(shared.stop)
+            shared.start()
+            clients["shared"] = unhang.SharedTimerClient(shared.address)  # type: ignore[assignment] # it is registered
         if "queue" in via:
             queue = multiprocessing.get_context("spawn").Queue()
             local = unhang.LocalTimerServer(queue)

@@ -16,7 +16,7 @@ _COMMANDS = {"run": "unhang.cli.run", "serve": "unhang.cli.serve", "demo": "unha
 _SHORT = {
     "run": "Run a command, and watch everything that it starts.",
     "serve": "Watch workers that are started elsewhere.",
-    "demo": "Watch eight workers finish or hang, in two seconds.",
+    "demo": "Watch eight workers finish or hang, for a few seconds.",
 }
 # As coreutils' timeout, so that a failure of the watchdog is not taken for one of the command.
 _FAILED = 125
@@ -43,7 +43,7 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(unhang.__version__, prog_name="unhang")
 def unhang_command() -> None:
-    r"""Kill a hung worker on time, from outside.
+    """Kill a hung worker on time, from outside.
 
     \b
         $ unhang run -- python train.py

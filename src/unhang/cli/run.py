@@ -40,7 +40,7 @@ from unhang.cli.job import Job, Options
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND...")
 def run(after: float | None, expect_timers: float | None, observe: bool, command: tuple[str, ...]) -> None:
-    r"""Run COMMAND, and watch the timers of everything that it starts.
+    """Run COMMAND, and watch the timers of everything that it starts.
 
     \b
         unhang run -- python train.py

@@ -41,7 +41,7 @@ _STOPPING = {signal.SIGINT, signal.SIGTERM}
     help="Watch the workers of this user too. For root alone; may be repeated.",
 )
 def serve(address: str | None, observe: bool, users: tuple[str, ...]) -> None:
-    r"""Watch the workers that are started with this address in UNHANG_ADDRESS.
+    """Watch the workers that are started with this address in UNHANG_ADDRESS.
 
     \b
         $ unhang serve --address /run/user/1000/unhang/serve.sock &

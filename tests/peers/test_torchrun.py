@@ -1,0 +1,23 @@
+"""The main job for real: `unhang run -- torchrun … train.py`, as the README has it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+TRAIN = Path(__file__).parents[2] / "examples" / "train.py"
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
+
+
+def test_torchrun_trains_to_the_end_over_a_rank_that_hangs_with_the_gil():
+    """The hung rank is killed at its deadline, torchrun starts both again, the model learns, status 0."""
+    done = subprocess.run(
+        [sys.executable, "-m", "unhang", "run", "--", *TORCHRUN, str(TRAIN)],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "is still in 'step' after 5 s (timeout 5 s): killed" in done.stderr
+    assert "trained 200 steps" in done.stdout
+    assert float(done.stdout.rpartition("loss ")[2]) < 0.05
