@@ -1,4 +1,4 @@
-"""Runs the Python examples of README.md and docs/, each as a script of its own, as a reader would."""
+"""Runs the Python examples of README.md and docs/, each as a script under `unhang run`, as a reader would."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ def run_as_script(example: Example) -> str | None:
         script = Path(directory) / "example.py"
         script.write_text(example.parsed)
         done = subprocess.run(
-            [sys.executable, str(script)],
+            [sys.executable, "-m", "unhang", "run", "--", sys.executable, str(script)],
             cwd=directory,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

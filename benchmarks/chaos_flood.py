@@ -92,6 +92,8 @@ def few_descriptors(stage: Stage) -> Outcome:
     silent = stage.worker(_dial_often)
     waits = [float(newcomer.hear()) for newcomer in crowd]
     silent.hear()
+    if server.ask(_count_workers) >= len(hung) + len(crowd):
+        raise BrokenScenarioError("the server is not short of descriptors")
     outcome = watched_on(server, hung, [innocent, silent, *crowd])
     if outcome.verdict is not Verdict.SURVIVED:
         return outcome
@@ -101,6 +103,10 @@ def few_descriptors(stage: Stage) -> Outcome:
 
 def _limit_files(_server: Any, soft: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+def _count_workers(server: Any) -> int:
+    return int(server.workers)
 
 
 def _come_and_arm(stage: Stage, pipe: Connection) -> None:

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 import chaos_liar
 from chaos_liar import HELLO, SEALS, Page, answer, dial, say
 from chaos_shared_stage import leave_in_time, watched_on
-from chaos_stage import HANG, LIMIT, Outcome, Stage, Verdict, failed, idle
+from chaos_stage import HANG, LIMIT, Outcome, Stage, Verdict, failed
 from unhang._core.messages import MOST_PAGES, PAGE
 from unhang._core.page import LARGEST_PAGE, SMALLEST_PAGE, PageWriter
 
@@ -36,11 +36,18 @@ def beside(stage: Stage, body: Body, *, dies: bool = False) -> Outcome:
     hung = stage.hung(_DUE)
     server.await_timers(2)
     hostile = stage.worker(body)
-    said = hostile.hear()
-    outcome = watched_on(server, [hung], [innocent], f"; {said}" if said else "")
+    trouble, note = hostile.hear()
+    if trouble:
+        return failed(trouble)
+    outcome = watched_on(server, [hung], [innocent], note)
     if outcome.verdict is Verdict.SURVIVED and dies and not hostile.killed_within(LIMIT):
         return failed("the worker whose deadlines are over is alive")
     return outcome
+
+
+def _stay(pipe: Connection, trouble: str = "", note: str = "") -> None:
+    pipe.send((trouble, note))
+    time.sleep(HANG)
 
 
 def _joined(stage: Stage, pages: list[Page]) -> socket.socket:
@@ -58,7 +65,7 @@ def all_expired(stage: Stage, pipe: Connection) -> None:
     page = Page()
     page.arm_all(1)
     with _joined(stage, [page]):
-        idle(stage, pipe)
+        _stay(pipe)
 
 
 def big_pages_expired(stage: Stage, pipe: Connection) -> None:
@@ -66,7 +73,7 @@ def big_pages_expired(stage: Stage, pipe: Connection) -> None:
     page = Page(LARGEST_PAGE)
     page.arm_all(1)
     with _joined(stage, [page] * MOST_PAGES):
-        idle(stage, pipe)
+        _stay(pipe)
 
 
 def nonsense(stage: Stage, pipe: Connection) -> None:
@@ -75,7 +82,7 @@ def nonsense(stage: Stage, pipe: Connection) -> None:
     raw = page.words.cast("B")
     with _joined(stage, [page]) as connection:
         answer(connection)
-        pipe.send(None)
+        pipe.send(("", ""))
         while True:
             raw[:] = dice.randbytes(SMALLEST_PAGE)
             for used in (-1, -(2**63), 2**63 - 1):
@@ -88,7 +95,7 @@ def holes(stage: Stage, pipe: Connection) -> None:
     page = Page()
     with _joined(stage, [page]) as connection:
         answer(connection)
-        pipe.send(None)
+        pipe.send(("", ""))
         while True:
             page.arm(time.monotonic_ns() + HANG * 1_000_000_000)
             page.punch()
@@ -100,15 +107,15 @@ def many_pages(stage: Stage, pipe: Connection) -> None:
     for _ in range(20):
         with contextlib.suppress(ConnectionError), _joined(stage, [page] * 100) as connection:
             answer(connection)
-    idle(stage, pipe)
+    _stay(pipe)
 
 
 def strange_descriptors(stage: Stage, pipe: Connection) -> None:
     """Descriptors of all kinds instead of pages; none is taken."""
     kinds = _strange()
     taken = [name for name, fd in kinds.items() if _is_taken(stage, fd)]
-    pipe.send(f"taken for a page: {', '.join(taken)}" if taken else f"{len(kinds)} kinds of descriptors refused")
-    time.sleep(HANG)
+    trouble = f"taken for a page: {', '.join(taken)}" if taken else ""
+    _stay(pipe, trouble, f"; {len(kinds)} kinds of descriptors refused")
 
 
 def _strange() -> dict[str, int]:
@@ -145,7 +152,7 @@ def slow_to_close(stage: Stage, pipe: Connection) -> None:
     while not handed.is_set():
         threading.Thread(target=_hand_over, args=(stage, handed), daemon=True).start()
         handed.wait(0.5)
-    idle(stage, pipe)
+    _stay(pipe)
 
 
 def _hand_over(stage: Stage, handed: threading.Event) -> None:
@@ -183,8 +190,7 @@ def hole_in_huge_page(stage: Stage, pipe: Connection) -> None:
         if answer(connection)[:1] == b"W":
             chaos_liar.punch_hole(page, 1 << 21)
         taken = _take_huge_pages()
-        pipe.send(f"{len(taken)} huge pages taken")
-        time.sleep(HANG)
+        _stay(pipe, note=f"; {len(taken)} huge pages taken")
 
 
 def _huge_page() -> int:
