@@ -146,13 +146,6 @@ class TimerServer(LoopThread, abc.ABC):
             logger.exception("Error in _reap_worker() of worker_id=[%s], which now counts as reaped", worker_id)
             return True
 
-    def _watchdog_loop(self) -> None:
-        while not self._stop_signaled:
-            try:
-                self._run_watchdog()
-            except Exception as error:  # noqa: BLE001 - what a subclass raises is logged, and the watch goes on
-                self._turn_raised(error)
-
     def _run_watchdog(self) -> None:
         """One turn of the loop."""
         batch_size = max(1, self._request_queue.size())

@@ -183,7 +183,7 @@ class FileTimerServer(LoopThread):
             if run_once:
                 break
 
-    def _run_watchdog(self, fd: FifoReader) -> None:
+    def _run_watchdog(self, fd: FifoReader) -> None:  # type: ignore[override] # the signature is the contract's
         """One turn of the loop."""
         self.register_timers(self._get_requests(fd, self._watch.wait_time(self._max_interval)))
         judged_by = self._watch.look()

@@ -117,13 +117,6 @@ class SharedTimerServer(LoopThread):
         """Whether any worker has ever armed a timer; known a second later at most."""
         return self._reception is not None and self._watch.was_armed
 
-    def _watchdog_loop(self) -> None:
-        while not self._stop_signaled:
-            try:
-                self._run_watchdog()
-            except Exception as error:  # noqa: BLE001 - it is logged, and the watch goes on
-                self._turn_raised(error)
-
     def _run_watchdog(self) -> None:
         """One turn of the loop."""
         reception = self._reception

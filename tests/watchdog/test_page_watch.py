@@ -94,7 +94,7 @@ def test_timers_of_one_worker_that_expire_together_are_one_kill(stage):
     stage.arm(worker, 1.5, "early")
     stage.clock.jump(2.0)
     stage.clock.work(0)
-    stage.watch._oversleep.looked(stage.clock.now())  # it was not asleep: the test jumped
+    stage.watch._presence.is_back()  # it was not asleep: the test jumped
     stage.clock.advance(0)
     assert stage.kills == [(7, ["early", "late"])]
 

@@ -32,6 +32,14 @@ class LoopThread:
         self._errors = 0
 
     def _watchdog_loop(self) -> None:
+        while not self._stop_signaled:
+            try:
+                self._run_watchdog()
+            except Exception as error:  # noqa: BLE001 - it is logged, and the watch goes on
+                self._turn_raised(error)
+
+    def _run_watchdog(self) -> None:
+        """One turn of the loop."""
         raise NotImplementedError
 
     def _is_running(self) -> bool:

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import itertools
 import math
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from unhang._core.clock import Clock, SystemClock
 from unhang._core.credits import Credits
 from unhang._core.deadlines import DeadlineTable
-from unhang._core.oversleep import Oversleep
 from unhang._core.page import NEVER, PageReader, Snapshot
 from unhang._core.retries import pause_after
 from unhang._watchdog.kill import Outcome
+from unhang._watchdog.presence import Presence
 
 # Every page is looked at so often (nanoseconds), so that a kick that was lost delays a kill by no more.
 BEAT = 1_000_000_000
@@ -93,7 +92,7 @@ class PageWatch:
         self._numbers = itertools.count(1)
         self._credits = Credits()
         self._next_beat = 0
-        self._loop = 0
+        self._presence = Presence(self._clock)
         self.was_armed = False  # whether any worker has ever armed a timer, as far as was looked
 
     @property
@@ -125,19 +124,16 @@ class PageWatch:
 
     def wait_time(self) -> float:
         """Seconds to wait, at most, before the next `turn`."""
-        self._start_over()
         now = self._clock.now()
         next_look = self._looks.next_deadline()
         until = min(self._next_beat / _SECOND, math.inf if next_look is None else next_look)
         wait = max(0.0, until - now)
-        idle = now - self._clock.worked()
-        self._oversleep.plan(idle, idle + wait)
+        self._presence.waits(wait)
         return wait
 
     def turn(self) -> bool:
         """After each wait: give back the time in which nobody looked, look at whoever is due; True once a beat."""
-        self._start_over()
-        lost = self._oversleep.looked(self._clock.now() - self._clock.worked())
+        lost = self._presence.is_back()
         now = self.now()
         if lost:
             self._credits.add(now, int(lost * _SECOND))
@@ -152,12 +148,6 @@ class PageWatch:
         for worker in due:
             self.look_at(worker, again_soon=not beat)
         return beat
-
-    def _start_over(self) -> None:
-        """Measure from now on, if another thread turns the loop: the processor time is a thread's own."""
-        if self._loop != threading.get_native_id():
-            self._loop = threading.get_native_id()
-            self._oversleep = Oversleep(self._clock.now() - self._clock.worked())
 
     def look_at(self, worker: Watched, *, again_soon: bool = False) -> None:
         """Read the worker's timers, judge it if one has expired, and promise when to look again.

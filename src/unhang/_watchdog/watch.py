@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from unhang._core.clock import Clock, SystemClock, WallTime
 from unhang._core.deadlines import DeadlineTable
-from unhang._core.oversleep import Oversleep
 from unhang._core.requests import MalformedRequestError, check_request
 from unhang._core.retries import pause_after
 from unhang._core.tally import Tally
 from unhang._platform.waiter import Waiter
 from unhang._watchdog.kill import Outcome
+from unhang._watchdog.presence import Presence
 from unhang._watchdog.workers import DYING, Worker, Workers
 
 logger = logging.getLogger(__name__)
@@ -60,8 +59,7 @@ class Watch(Generic[Request]):
         self.timers: DeadlineTable[Request] = DeadlineTable()
         self.workers = Workers(waiter, on_exit)
         self.dropped = Tally(lambda kind, detail: logger.warning("Dropping a request: %s: %s", kind, detail))
-        self._loop = 0
-        self._start_over()
+        self._presence = Presence(self._clock)
 
     def register(self, request: Request, deadline: float | None = None, *, checked: bool = False) -> None:
         """Arm or disarm a timer.
@@ -142,25 +140,15 @@ class Watch(Generic[Request]):
             # It was due at the last look, and whoever looked let it be: a subclass may.
             wait = min(longest, _LET_BE)
         wait = max(wait, 0.0)
-        self._start_over()
-        idle = now - self._clock.worked()
-        self._oversleep.plan(idle, idle + wait)
+        self._presence.waits(wait)
         return wait
-
-    def _start_over(self) -> None:
-        """Measure from now on, if another thread turns the loop: the processor time is a thread's own."""
-        # The native id: the other one is soon given to the next thread.
-        if self._loop != threading.get_native_id():
-            self._loop = threading.get_native_id()
-            self._oversleep = Oversleep(self._clock.now() - self._clock.worked())
 
     def look(self) -> float:
         """After each wait: give back the time in which nobody looked. Returns the instant to judge by (wall clock).
 
         What workers sent before that instant is to be read behind this, and before anyone is judged.
         """
-        self._start_over()
-        lost = self._oversleep.looked(self._clock.now() - self._clock.worked())
+        lost = self._presence.is_back()
         if lost:
             logger.warning("The watchdog overslept: all deadlines are given %.1f s back", lost)
             self.timers.give_back(lost)

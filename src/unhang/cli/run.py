@@ -7,6 +7,7 @@ import sys
 import click
 
 from unhang._platform.logs import log_to_stderr
+from unhang.cli import options
 from unhang.cli.job import Job, Options
 
 
@@ -31,13 +32,7 @@ from unhang.cli.job import Job, Options
     metavar="SECONDS",
     help="Say loudly when no timer has been armed within this time: then nothing is watched.",
 )
-@click.option(
-    "--observe",
-    is_flag=True,
-    envvar="UNHANG_OBSERVE",
-    show_envvar=True,
-    help="Tell what expires, and kill nobody.",
-)
+@options.observe
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND...")
 def run(after: float | None, expect_timers: float | None, observe: bool, command: tuple[str, ...]) -> None:
     """Run COMMAND, and watch the timers of everything that it starts.

@@ -10,6 +10,7 @@ import click
 from unhang._platform.address import private_directory
 from unhang._platform.limits import raise_file_limit
 from unhang._platform.logs import log_to_stderr
+from unhang.cli import options
 from unhang.shared_timer import SharedTimerServer
 
 _STOPPING = {signal.SIGINT, signal.SIGTERM}
@@ -24,13 +25,7 @@ _STOPPING = {signal.SIGINT, signal.SIGTERM}
     help="The path of the socket to listen at, in a directory that nobody else may write to. "
     "Default: serve.sock in $XDG_RUNTIME_DIR/unhang, or in a private directory under the temporary one.",
 )
-@click.option(
-    "--observe",
-    is_flag=True,
-    envvar="UNHANG_OBSERVE",
-    show_envvar=True,
-    help="Tell what expires, and kill nobody.",
-)
+@options.observe
 @click.option(
     "--user",
     "users",
