@@ -18,7 +18,7 @@ import chaos_liar
 from chaos_liar import HELLO, SEALS, Page, answer, dial, say
 from chaos_shared_stage import leave_in_time, watched_on
 from chaos_stage import HANG, LIMIT, Outcome, Stage, Verdict, failed
-from unhang._core.messages import MOST_PAGES, PAGE
+from unhang._core.messages import MOST_DESCRIPTORS, PAGE
 from unhang._core.page import LARGEST_PAGE, SMALLEST_PAGE, PageWriter
 
 # Seconds until a sibling is due, and until another one is but has left its block.
@@ -54,9 +54,9 @@ def _joined(stage: Stage, pages: list[Page]) -> socket.socket:
     """A connection of a worker with these pages."""
     connection = dial(stage.path)
     fds = [page.fd for page in pages]
-    say(connection, HELLO, fds[:MOST_PAGES])
-    for first in range(MOST_PAGES, len(fds), MOST_PAGES):
-        say(connection, PAGE, fds[first : first + MOST_PAGES])
+    say(connection, HELLO, fds[:MOST_DESCRIPTORS])
+    for first in range(MOST_DESCRIPTORS, len(fds), MOST_DESCRIPTORS):
+        say(connection, PAGE, fds[first : first + MOST_DESCRIPTORS])
     return connection
 
 
@@ -72,7 +72,7 @@ def big_pages_expired(stage: Stage, pipe: Connection) -> None:
     """A million timers are due, in the largest pages that there are."""
     page = Page(LARGEST_PAGE)
     page.arm_all(1)
-    with _joined(stage, [page] * MOST_PAGES):
+    with _joined(stage, [page] * MOST_DESCRIPTORS):
         _stay(pipe)
 
 

@@ -11,10 +11,27 @@ from unhang import errors
 
 ERRORS = [
     errors.NoTimerClientError(),
+    errors.TimerStateError("enter", "step", "armed"),
+    errors.TooManyTimersError(130_000),
+    errors.WatchdogLostError("/run/watchdog.sock", "gone"),
+    errors.AddressError("@x", "abstract"),
+    errors.NotSupportedError("a watchdog", "no memfd"),
     errors.RequestTooLargeError("scope", 5000, 4096),
     errors.NoTimerServerError("/run/timers", "gone"),
     errors.PipeFullError("/run/timers", 5.0),
     errors.NotOurPipeError("/run/timers", "a directory"),
+]
+STANDARD = [
+    RuntimeError,
+    RuntimeError,
+    RuntimeError,
+    ConnectionError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    BrokenPipeError,
+    BlockingIOError,
+    FileExistsError,
 ]
 
 
@@ -29,7 +46,7 @@ def test_errors_can_be_pickled(error):
 
 @pytest.mark.parametrize(
     ("error", "standard"),
-    list(zip(ERRORS, [RuntimeError, RuntimeError, BrokenPipeError, BlockingIOError, FileExistsError], strict=True)),
+    list(zip(ERRORS, STANDARD, strict=True)),
 )
 def test_errors_are_what_callers_catch(error, standard):
     """Code written for torch's exceptions, or for the standard ones, catches ours."""

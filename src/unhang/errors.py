@@ -45,6 +45,21 @@ class TimerStateError(UnhangError, RuntimeError):
         return f"cannot {self.action} the timer {self.scope!r}: it is {self.state}"
 
 
+class TooManyTimersError(UnhangError, RuntimeError):
+    """More timers are armed at once than the pages of one process hold.
+
+    Attributes:
+        limit: how many they hold.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"more than {self.limit} timers are armed at once: are their blocks ever left, and heartbeats closed?"
+
+
 class WatchdogLostError(UnhangError, ConnectionError):
     """Nobody watches the timers of this process.
 

@@ -127,8 +127,7 @@ class SharedTimerServer(LoopThread):
             reception.tidy()
 
     def _execute(self, worker: Watched, timers: list[Expired], still: Callable[[], bool]) -> Outcome:  # noqa: ARG002
-        handle = None if self._reception is None else self._reception.handle_of(worker)
-        return Outcome.GONE if handle is None else send(handle, signal.SIGKILL, self._users, still)
+        return Outcome.GONE if worker.handle is None else send(worker.handle, signal.SIGKILL, self._users, still)
 
     def _tell(self, event: str, worker: Watched | None, timers: list[Expired]) -> None:
         logger.log(_LEVELS.get(event, logging.ERROR), "%s", _line(event, worker, timers))

@@ -29,6 +29,8 @@ from unhang._worker.client import SharedTimerClient
 __all__ = ["Expired", "InMemoryWatchdog", "ManualClock", "unhang_watchdog"]
 
 _SECOND = 1_000_000_000
+# A watch that has much to do at one instant does it in several turns.
+_MOST_TURNS = 1000
 
 
 class _Turned(Protocol):
@@ -78,13 +80,22 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         until = self._now + round(seconds * _SECOND)
-        while True:
-            waits = [round(turned.wait_time() * _SECOND) for turned in self._turned]
-            self._move(min([until - self._now, *(max(wait, 1) for wait in waits)]))
-            for turned in self._turned:
-                turned.turn()
-            if self._now >= until:
-                return
+        while self._now < until:
+            # At least by one: an instant in seconds may lie a little behind the same in nanoseconds.
+            self._move(min(until - self._now, max(self._wait(until), 1)))
+            self._turn()
+        self._turn()
+        for _ in range(_MOST_TURNS):
+            if self._wait(until) > 0:
+                break
+            self._turn()
+
+    def _wait(self, otherwise: int) -> int:
+        return min((round(turned.wait_time() * _SECOND) for turned in self._turned), default=otherwise)
+
+    def _turn(self) -> None:
+        for turned in self._turned:
+            turned.turn()
 
     def jump(self, seconds: float) -> None:
         """Let time pass in which nobody looks: as when the host is paused."""

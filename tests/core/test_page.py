@@ -111,7 +111,7 @@ class Pages(RuleBasedStateMachine):
     def look(self, now):
         """What is due at an instant, and the earliest of the rest."""
         expired, earliest = self.reader.due(now)
-        assert {seen.index for seen in expired} == {i for i, entry in self.model.items() if entry[1] <= now}
+        assert dict(expired) == {index: entry[1] for index, entry in self.model.items() if entry[1] <= now}
         assert earliest == min((entry[1] for entry in self.model.values() if entry[1] > now), default=NEVER)
 
 
@@ -229,7 +229,7 @@ def test_garbage_behind_the_header_harms_nobody(garbage, used):
     reader = PageReader(memoryview(memory))
     reader.earliest()
     expired, _ = reader.due(2**61)
-    assert all(0 < seen.deadline <= 2**61 for seen in expired)
+    assert all(0 < deadline <= 2**61 for _, deadline in expired)
     list(reader.live())
     assert isinstance(reader.sequence, int)
     reader.promise(1, 2)

@@ -326,3 +326,84 @@ def test_a_watchdog_short_of_descriptors_watches_whom_it_has(start, tmp_path):
     with open(f"/proc/{server.pid}/stat") as stat:
         fields = stat.read().rpartition(")")[2].split()
     assert int(fields[11]) + int(fields[12]) < 2 * os.sysconf("SC_CLK_TCK")
+
+
+def hand_over_an_expired_timer(address, say):
+    """Connect with a timer that is due already, as after an outage of the watchdog."""
+    fd, memory = sealed()
+    slot = PageWriter(memoryview(memory)).add_slot()
+    label(slot, b"due", 5)
+    slot[DEADLINE] = time.monotonic_ns() - 10**9
+    with connection(address) as peer:
+        send(peer, messages.hello(0), fd)
+        say.send("sent")
+        time.sleep(workers.FOREVER)
+
+
+def test_a_timer_that_is_due_at_the_greeting_counts(start, shared_server, events):
+    """What expired while nobody watched is dealt with as soon as somebody does."""
+    worker = start(hand_over_an_expired_timer, shared_server.address)
+    assert worker.ended() == -signal.SIGKILL
+    assert events.get(timeout=30) == ("killed", worker.pid, ["due"])
+
+
+def send_what_lingers(address, say):
+    """Send, as a page, a connection that takes a minute to close."""
+    with socket.socket() as listener, socket.socket() as lingering:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        lingering.connect(listener.getsockname())
+        lingering.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, array.array("i", [1, 60]).tobytes())
+        lingering.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while lingering.send(b"x" * 65536):
+                pass
+        with connection(address) as peer:
+            send(peer, messages.hello(0), lingering.fileno())
+            os.close(lingering.detach())
+            say.send("sent")
+            time.sleep(workers.FOREVER)
+
+
+def test_a_descriptor_that_is_slow_to_close_holds_nobody_up(start, shared_server, shared_client):
+    """A hung sibling is killed while the watchdog gets rid of it."""
+    start(send_what_lingers, shared_server.address).heard()
+    worker = start(workers.sleep_in_block, shared_client, 0.2)
+    begun = worker.heard()
+    assert worker.ended() == -signal.SIGKILL
+    assert time.monotonic() - begun < 30
+
+
+def hand_over_huge_pages_of_expired_timers(address, say):
+    """Hand over as much as is allowed, all of it due."""
+    fds = []
+    for size in (page.LARGEST_PAGE, page.LARGEST_PAGE // 2):
+        fd, memory = memfd.create(size)
+        writer = PageWriter(memoryview(memory))
+        words = memoryview(memory).cast("q")
+        words[page.USED] = writer.slots
+        for index in range(writer.slots):
+            words[page.HEADER_WORDS + index * page.SLOT_WORDS] = 1
+        fds.append(fd)
+    say.send(greet(address, *fds))
+    time.sleep(workers.FOREVER)
+
+
+def test_a_hundred_thousand_expired_timers_are_one_kill(start, shared_server):
+    """A worker with that many is killed, and looking at them does not take for ever."""
+    assert start(hand_over_huge_pages_of_expired_timers, shared_server.address).ended() == -signal.SIGKILL
+
+
+def hand_over_too_much(address, say):
+    """Hand over more than any worker has."""
+    fds = []
+    for _ in range(3):
+        fd, memory = memfd.create(page.LARGEST_PAGE)
+        PageWriter(memoryview(memory))
+        fds.append(fd)
+    say.send(greet(address, *fds))
+
+
+def test_a_worker_has_so_much_and_no_more(start, shared_server):
+    """Memory that the watchdog maps for one worker is bounded."""
+    assert "bytes of pages at most" in start(hand_over_too_much, shared_server.address).heard()

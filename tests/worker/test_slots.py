@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import unhang
 from unhang._worker import slots
+from unhang.errors import TooManyTimersError
 from unhang.testing import InMemoryWatchdog
 
 
@@ -36,6 +37,21 @@ def test_ten_thousand_timers_at_once(unhang_watchdog):
     for timer in timers:
         timer.__exit__(None, None, None)
     assert pages(unhang_watchdog) == used
+
+
+def test_more_timers_than_pages_hold_are_refused(unhang_watchdog, monkeypatch):
+    """A program that never leaves its blocks is told so, and what it has armed stays armed."""
+    monkeypatch.setattr(slots, "LARGEST_PAGE", slots.SMALLEST_PAGE)
+    timers = [unhang.expires(10, "leak") for _ in range(255)]
+    for timer in timers:
+        timer.__enter__()
+    with pytest.raises(TooManyTimersError, match="are their blocks ever left"):
+        unhang.expires(10, "one more").__enter__()
+    assert len(unhang_watchdog.live) == 255
+    for timer in timers:
+        timer.__exit__(None, None, None)
+    with unhang.expires(10, "one more"):
+        assert unhang_watchdog.live == ["one more"]
 
 
 def test_scopes_made_on_the_fly_need_one_page(unhang_watchdog):

@@ -18,8 +18,8 @@ _REFUSED = b"R"
 
 # Bytes; a reason is cut to fit.
 LONGEST = 512
-# Descriptors in one message. The largest pages of a process are far fewer.
-MOST_PAGES = 16
+# Descriptors in one message: what the kernel lets through. The pages of a worker are far fewer.
+MOST_DESCRIPTORS = 253
 
 
 class MessageError(ValueError):

@@ -65,8 +65,10 @@ SCOPE_BYTES = (SLOT_WORDS - SCOPE) * WORD
 NEVER = 1 << 62
 
 SMALLEST_PAGE = 64 * 1024
-# 65,535 timers: more than a process has threads.
 LARGEST_PAGE = 16 * 1024 * 1024
+# All pages of a worker together: each is twice as large as the one before, and holds so many timers.
+MOST_BYTES = 2 * LARGEST_PAGE
+MOST_TIMERS = 130_000
 
 _ELLIPSIS = "…".encode()
 
@@ -190,6 +192,11 @@ class PageReader:
         self._deadlines = words[HEADER_WORDS : HEADER_WORDS + self._slots * SLOT_WORDS : SLOT_WORDS]
 
     @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self._bytes)
+
+    @property
     def used(self) -> int:
         """How many slots have ever been armed."""
         return max(0, min(self._words[USED], self._slots))
@@ -216,16 +223,12 @@ class PageReader:
         former = [deadline for deadline in self._deadlines[: self.used].tolist() if deadline > disarmed]
         return min(former) - NEVER if former else NEVER
 
-    def due(self, now: int) -> tuple[list[Snapshot], int]:
-        """The timers that have expired, and the earliest deadline of the others."""
+    def due(self, now: int) -> tuple[list[tuple[int, int]], int]:
+        """The slots that have expired, each with its deadline, and the earliest deadline of the others."""
         expired, earliest = [], NEVER
         for index, deadline in enumerate(self._deadlines[: self.used].tolist()):
             if 0 < deadline <= now:
-                snapshot = self.snapshot(index)
-                if snapshot is not None and snapshot.deadline <= now:
-                    expired.append(snapshot)
-                elif snapshot is not None:
-                    earliest = min(earliest, snapshot.deadline)
+                expired.append((index, deadline))
             elif now < deadline < earliest:
                 earliest = deadline
         return expired, earliest

@@ -8,13 +8,14 @@ import errno
 import os
 import socket
 import stat
+import threading
 
-from unhang._core.messages import LONGEST, MOST_PAGES
+from unhang._core.messages import LONGEST, MOST_DESCRIPTORS
 from unhang._platform.address import check_address
 from unhang._platform.fork import close_in_child
 from unhang.errors import AddressError
 
-_SPACE_FOR_PAGES = socket.CMSG_SPACE(MOST_PAGES * array.array("i").itemsize) if hasattr(socket, "CMSG_SPACE") else 0
+_BYTES_OF_DESCRIPTORS = MOST_DESCRIPTORS * array.array("i").itemsize
 
 
 class Listener:
@@ -120,6 +121,18 @@ def _remove_stale(address: str) -> None:
     raise AddressError(address, "a watchdog listens there already; stop it first, or use another address")
 
 
+def hang_up(peer: socket.socket) -> None:
+    """Close a connection, in a thread if there is something unread: it may hold descriptors that are slow to close."""
+    try:
+        unread = bool(peer.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK))
+    except OSError:
+        unread = False
+    if unread:
+        threading.Thread(target=peer.close, name="unhang-close", daemon=True).start()
+    else:
+        peer.close()
+
+
 def receive(peer: socket.socket) -> tuple[bytes, list[int]]:
     """The next message, and the descriptors that came with it, which are the caller's to close.
 
@@ -129,7 +142,7 @@ def receive(peer: socket.socket) -> tuple[bytes, list[int]]:
         BlockingIOError: there is none.
         OSError: the connection is broken.
     """
-    message, ancillary, _, _ = peer.recvmsg(LONGEST, _SPACE_FOR_PAGES, socket.MSG_CMSG_CLOEXEC)
+    message, ancillary, _, _ = peer.recvmsg(LONGEST, socket.CMSG_SPACE(_BYTES_OF_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC)
     fds: list[int] = []
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):

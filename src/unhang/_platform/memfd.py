@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import threading
 
 from unhang._core.page import LARGEST_PAGE, SMALLEST_PAGE, PageError
 
@@ -27,6 +28,19 @@ def create(size: int) -> tuple[int, mmap.mmap]:
         raise
 
 
+def close_received(fd: int) -> None:
+    """Close a descriptor that somebody else has sent: in a thread, if that may take its time.
+
+    A socket that lingers, or a file on a network, would hold up whoever closes it.
+    """
+    try:
+        fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:
+        threading.Thread(target=os.close, args=(fd,), name="unhang-close", daemon=True).start()
+    else:
+        os.close(fd)
+
+
 def map_sealed(fd: int) -> mmap.mmap:
     """Map what somebody else made by `create`. The descriptor may be closed afterwards.
 
@@ -40,6 +54,9 @@ def map_sealed(fd: int) -> mmap.mmap:
         raise PageError("it is not memory that can be sealed") from None
     if not seals & fcntl.F_SEAL_SHRINK:
         raise PageError("its size is not sealed")
+    if os.fstatvfs(fd).f_bsize != mmap.PAGESIZE:
+        # A page of them may not be there when it is touched, which is SIGBUS too.
+        raise PageError("it is made of huge pages")
     if seals & fcntl.F_SEAL_WRITE:
         raise PageError("it is sealed against writing")
     status = os.fstat(fd)

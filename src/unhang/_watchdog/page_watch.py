@@ -17,6 +17,7 @@ from unhang._core.credits import Credits
 from unhang._core.deadlines import DeadlineTable
 from unhang._core.page import NEVER, PageReader, Snapshot
 from unhang._core.retries import pause_after
+from unhang._platform.process import ProcessHandle
 from unhang._watchdog.kill import Outcome
 from unhang._watchdog.presence import Presence
 
@@ -26,6 +27,8 @@ BEAT = 1_000_000_000
 HELD_PAUSE = 1.0
 # Who looks that long (seconds) at one worker was stopped in the middle, and judges nobody before the next turn.
 _STALL = 0.25
+# A worker is judged by so many timers at once: one would do, and a look must not take long.
+_AT_ONCE = 1000
 _SECOND = 1e9
 
 
@@ -51,6 +54,7 @@ class Watched:
     """One worker, as the watch sees it."""
 
     pid: int
+    handle: ProcessHandle | None = None
     observe: bool = False  # never to be killed
     pages: list[PageReader] = field(default_factory=list)
     number: int = 0
@@ -63,6 +67,8 @@ class Watched:
         """How often its timers have been armed or restarted."""
         return sum(page.sequence for page in self.pages)
 
+
+_Due = tuple[PageReader, int, int]  # a slot of a page, and the deadline that is over
 
 # What to do with a worker whose timers have expired: told the timers, and a last question to ask before the signal.
 Execute = Callable[[Watched, list[Expired], Callable[[], bool]], Outcome]
@@ -163,14 +169,14 @@ class PageWatch:
         # Raised before the deadlines are read: see the facts in unhang._core.page.
         beat = max(self._next_beat, now + 1)
         next_look = NEVER
-        due: list[tuple[PageReader, Snapshot]] = []
+        due: list[_Due] = []
         for page in worker.pages:
             look = min(beat, page.soon(now)) if again_soon else beat
             page.promise(look, now)
             earliest = page.earliest()
             if earliest <= now:
                 expired, earliest = page.due(now)
-                due += [(page, snapshot) for snapshot in expired]
+                due += [(page, index, deadline) for index, deadline in expired]
             if earliest < look:
                 page.promise(earliest, now)
             elif look < beat:
@@ -183,16 +189,22 @@ class PageWatch:
         else:
             self._looks.disarm(worker.number, 0)
 
-    def _judge(self, worker: Watched, due: list[tuple[PageReader, Snapshot]], now: int) -> int:
+    def _judge(self, worker: Watched, due: list[_Due], now: int) -> int:
         """Deal with timers whose deadlines are over; returns when to look at the worker again."""
-        next_look = NEVER
+        keys = {_key(page, index, deadline): (page, index) for page, index, deadline in due}
+        worker.dealt_with &= keys.keys()
+        new = keys.keys() - worker.dealt_with
+        next_look = now if len(new) > _AT_ONCE else NEVER
         expired = []
-        worker.dealt_with &= {_key(page, seen) for page, seen in due}
-        for page, seen in due:
+        for key in itertools.islice(new, _AT_ONCE):
+            page, index = keys[key]
+            seen = page.snapshot(index)
+            if seen is None:
+                continue
             deadline = seen.deadline + self._credits.given(seen.armed_at)
             if deadline > now:
                 next_look = min(next_look, deadline)
-            elif _key(page, seen) not in worker.dealt_with:
+            else:
                 expired.append((page, seen, deadline))
         if not expired:
             return next_look
@@ -217,7 +229,7 @@ class PageWatch:
         return self._after(outcome, worker, expired, timers)
 
     def _dealt_with(self, worker: Watched, expired: list[tuple[PageReader, Snapshot, int]]) -> int:
-        worker.dealt_with |= {_key(page, seen) for page, seen, _ in expired}
+        worker.dealt_with |= {_key(page, seen.index, seen.deadline) for page, seen, _ in expired}
         return NEVER
 
     def _after(
@@ -257,5 +269,5 @@ class PageWatch:
         return worker.not_before
 
 
-def _key(page: PageReader, seen: Snapshot) -> tuple[int, int, int]:
-    return id(page), seen.index, seen.deadline
+def _key(page: PageReader, index: int, deadline: int) -> tuple[int, int, int]:
+    return id(page), index, deadline

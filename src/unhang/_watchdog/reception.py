@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import os
 import resource
 import socket
 import time
 from dataclasses import dataclass, field
 
 from unhang._core.messages import KICK, OBSERVE, PAGE, WELCOME, MessageError, parse_hello, refused
-from unhang._core.page import PageError, PageReader
+from unhang._core.page import MOST_BYTES, PageError, PageReader
 from unhang._core.tally import Tally
 from unhang._platform import memfd
-from unhang._platform.listener import Listener, receive
+from unhang._platform.listener import Listener, hang_up, receive
 from unhang._platform.process import ProcessHandle, peer_credentials
 from unhang._platform.waiter import Waiter
 from unhang._watchdog.kill import refusal_of
@@ -26,8 +25,6 @@ logger = logging.getLogger(__name__)
 # Seconds in which a connection has to say who it is, and how many may be silent at once.
 _SILENCE = 5.0
 _MOST_SILENT = 256
-# A worker has a few pages, each twice as large as the one before.
-_MOST_PAGES = 32
 # Messages of one worker in one beat. It kicks when a deadline is earlier than all others: this many are no accident.
 _MOST_MESSAGES = 1000
 # Connections accepted in one turn; the others wait for the next.
@@ -44,7 +41,6 @@ class _Peer:
     socket: socket.socket
     since: float
     watched: Watched
-    handle: ProcessHandle | None
     refusal: str | None
     welcome: bool = False
     messages: int = 0
@@ -80,14 +76,8 @@ class Reception:
         self._observe = observe
         self._peers: dict[int, _Peer] = {}  # by descriptor, the oldest first
         self._silent: dict[int, _Peer] = {}
-        self._by_worker: dict[int, _Peer] = {}
         self.limits_met = Tally(lambda kind, detail: logger.warning("Limit met: %s: %s", kind, detail))
         waiter.call(listener.fileno(), self._accept)
-
-    def handle_of(self, worker: Watched) -> ProcessHandle | None:
-        """The process of a worker."""
-        peer = self._by_worker.get(worker.number)
-        return None if peer is None else peer.handle
 
     def most(self) -> int:
         """How many connections there may be."""
@@ -119,7 +109,7 @@ class Reception:
             reason = f"pid {pid} cannot be seen from here" if handle is None else refusal_of(handle, self._users)
         if reason is not None:
             self.limits_met.add("refused", reason)
-        peer = _Peer(new, time.monotonic(), Watched(pid), handle, reason)
+        peer = _Peer(new, time.monotonic(), Watched(pid, handle), reason)
         self._peers[peer.fd] = self._silent[peer.fd] = peer
         self._waiter.call(peer.fd, functools.partial(self._hear, peer))
         if handle is not None and handle.fd >= 0:
@@ -170,7 +160,7 @@ class Reception:
                 raise MessageError(f"it is none of ours: {message[:16]!r}")
         finally:
             for fd in fds:
-                os.close(fd)
+                memfd.close_received(fd)
         if peer.messages <= _MOST_MESSAGES:
             return True
         self._mute(peer)
@@ -185,15 +175,14 @@ class Reception:
         del self._silent[peer.fd]
         peer.watched.observe = self._observe or bool(flags & OBSERVE)
         self._watch.join(peer.watched)
-        self._by_worker[peer.watched.number] = peer
         _answer(peer.socket, WELCOME)
 
     def _take_pages(self, peer: _Peer, fds: list[int]) -> None:
         pages = peer.watched.pages
         for fd in fds:
-            if len(pages) >= _MOST_PAGES:
-                raise PageError(f"a worker has {_MOST_PAGES} pages at most")
             pages.append(PageReader(memoryview(memfd.map_sealed(fd))))
+            if sum(page.size for page in pages) > MOST_BYTES:
+                raise PageError(f"a worker has {MOST_BYTES} bytes of pages at most")
 
     def _mute(self, peer: _Peer) -> None:
         """Read no more of this worker until the next beat. Its timers are looked at all the same."""
@@ -219,14 +208,14 @@ class Reception:
         if self._peers.pop(peer.fd, None) is None:
             return
         self._silent.pop(peer.fd, None)
-        self._by_worker.pop(peer.watched.number, None)
         self._watch.leave(peer.watched)
-        if peer.handle is not None:
-            if peer.handle.fd >= 0:
-                self._waiter.forget(peer.handle.fd)
-            peer.handle.close()
+        handle = peer.watched.handle
+        if handle is not None:
+            if handle.fd >= 0:
+                self._waiter.forget(handle.fd)
+            handle.close()
         self._waiter.forget(peer.fd)
-        peer.socket.close()
+        hang_up(peer.socket)
 
     def close(self) -> None:
         """Hang up on everybody, and stop listening."""
@@ -236,7 +225,7 @@ class Reception:
             self._leave(peer)
 
     def __len__(self) -> int:
-        return len(self._by_worker)
+        return len(self._watch.workers)
 
 
 def _answer(peer: socket.socket, message: bytes) -> None:

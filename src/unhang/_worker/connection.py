@@ -9,7 +9,7 @@ import struct
 import time
 from collections.abc import Sequence
 
-from unhang._core.messages import LONGEST, MOST_PAGES, PAGE, MessageError, hello, refusal
+from unhang._core.messages import LONGEST, MessageError, hello, refusal
 from unhang._platform.address import check_address
 from unhang._platform.descriptor import Descriptor
 from unhang.errors import AddressError
@@ -80,9 +80,7 @@ class Connection:
 
     def _greet(self, flags: int, pages: Sequence[int], give_up: float) -> None:
         self._socket.settimeout(max(0.001, give_up - time.monotonic()))
-        self._send(hello(flags), pages[:MOST_PAGES])
-        for first in range(MOST_PAGES, len(pages), MOST_PAGES):
-            self._send(PAGE, pages[first : first + MOST_PAGES])
+        self._send(hello(flags), pages)
         answer = self._socket.recv(LONGEST)
         if not answer:
             raise OSError("it closed the connection")

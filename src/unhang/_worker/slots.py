@@ -10,6 +10,7 @@ from _thread import RLock
 from unhang._core.page import (
     DEADLINE,
     LARGEST_PAGE,
+    MOST_TIMERS,
     NEVER,
     SEQUENCE,
     SMALLEST_PAGE,
@@ -18,6 +19,7 @@ from unhang._core.page import (
     read_scope,
     scope_bytes,
 )
+from unhang.errors import TooManyTimersError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -210,7 +212,9 @@ class Slots:
 
     def _new_place(self) -> Place:
         # Each page twice as large as the one before: a few pages hold as many timers as anybody arms.
-        size = min(SMALLEST_PAGE << len(self._pages), LARGEST_PAGE)
+        size = SMALLEST_PAGE << len(self._pages)
+        if size > LARGEST_PAGE:
+            raise TooManyTimersError(MOST_TIMERS)
         page = self.channel.new_page(size)
         self._pages.append(page)
         cell = page.add_slot()
