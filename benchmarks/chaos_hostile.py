@@ -19,7 +19,7 @@ from chaos_liar import HELLO, SEALS, Page, answer, dial, say
 from chaos_shared_stage import leave_in_time, watched_on
 from chaos_stage import HANG, LIMIT, Outcome, Stage, Verdict, failed
 from unhang._core.messages import MOST_DESCRIPTORS, PAGE
-from unhang._core.page import LARGEST_PAGE, SMALLEST_PAGE, PageWriter
+from unhang._core.page import LARGEST_PAGE, MOST_BYTES, SMALLEST_PAGE, PageWriter
 
 # Seconds until a sibling is due, and until another one is but has left its block.
 _DUE, _LEAVES = 3.0, 2.5
@@ -69,10 +69,10 @@ def all_expired(stage: Stage, pipe: Connection) -> None:
 
 
 def big_pages_expired(stage: Stage, pipe: Connection) -> None:
-    """A million timers are due, in the largest pages that there are."""
+    """As many timers are due as a worker may have, in the largest pages that there are."""
     page = Page(LARGEST_PAGE)
     page.arm_all(1)
-    with _joined(stage, [page] * MOST_DESCRIPTORS):
+    with _joined(stage, [page] * (MOST_BYTES // LARGEST_PAGE)):
         _stay(pipe)
 
 

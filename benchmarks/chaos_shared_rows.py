@@ -43,7 +43,7 @@ ROWS = [
     Row(20, "a worker forks inside a block", chaos_process.forks_in_block),
     Row(21, "the server is short of descriptors", chaos_flood.few_descriptors),
     _hostile("all of its deadlines are over", chaos_hostile.all_expired, dies=True),
-    _hostile("a million deadlines are over", chaos_hostile.big_pages_expired, dies=True),
+    _hostile("130,000 deadlines are over", chaos_hostile.big_pages_expired, dies=True),
     _hostile("nonsense in all words of its page", chaos_hostile.nonsense),
     _hostile("it punches holes into its page", chaos_hostile.holes),
     _hostile("it sends a hundred pages", chaos_hostile.many_pages),
