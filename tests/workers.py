@@ -3,11 +3,13 @@
 import contextlib
 import ctypes
 import os
+import signal
 import socket
 import threading
 import time
 
 import unhang
+from unhang._worker.connection import Connection
 
 FOREVER = 600
 
@@ -187,4 +189,27 @@ def fork_in_block(client, say):
         if os.fork():
             time.sleep(FOREVER)
     with unhang.expires(0.3, "child's", client):
+        time.sleep(FOREVER)
+
+
+def alarm_while_connecting(address, say):
+    """Arm a timer in a signal handler that runs while another timer, the first of this process, connects."""
+    client = unhang.SharedTimerClient(address)
+    states = []
+
+    def arm(number, frame):
+        with unhang.expires(60, "handler", client) as timer:
+            states.append(timer.state)
+
+    signal.signal(signal.SIGUSR1, arm)
+    greet = Connection._greet
+
+    def interrupted(self, *args):
+        signal.raise_signal(signal.SIGUSR1)
+        greet(self, *args)
+
+    Connection._greet = interrupted
+    with unhang.expires(60, "first", client) as timer:
+        states.append(timer.state)
+        say.send(states)
         time.sleep(FOREVER)

@@ -132,6 +132,24 @@ def test_configuring_again_lets_go_of_the_old_watchdog():
     assert (done.returncode, done.stdout) == (0, "cleared\n"), done.stderr
 
 
+def test_a_watchdog_that_was_killed_is_started_again():
+    """The program that has started it does so, at the same address, when it arms the next timer."""
+    done = run("""
+        import os, signal, subprocess, time, unhang
+        unhang.configure()
+        address = os.environ["UNHANG_ADDRESS"]
+        listing = subprocess.run(["pgrep", "-f", address], capture_output=True, text=True).stdout.split()
+        watchdog = [int(pid) for pid in listing if int(pid) != os.getpid()]
+        with unhang.expires(3, "outer"):
+            os.kill(watchdog[0], signal.SIGKILL)
+            while True:
+                with unhang.expires(0.5):
+                    time.sleep(0.001)
+    """)
+    assert done.returncode == -signal.SIGKILL
+    assert "is still in 'outer'" in done.stderr
+
+
 def test_an_observed_program_lives():
     """configure(observe=True) and UNHANG_OBSERVE=1 tell what expires, and nothing more."""
     code = """
@@ -152,6 +170,17 @@ def test_an_unkillable_process_is_told_at_once(monkeypatch):
     monkeypatch.setattr(os, "getpid", lambda: 1)
     with pytest.raises(NotSupportedError, match="unhang run -- COMMAND"):
         unhang.configure()
+
+
+def test_a_process_that_would_be_the_watchdogs_parent_is_told_at_once():
+    """A subreaper gets the watchdog as a child, which may not kill it: configure() says so."""
+    done = run("""
+        import ctypes, unhang
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+        unhang.configure()
+    """)
+    assert "NotSupportedError" in done.stderr
+    assert "is an ancestor of the watchdog" in done.stderr
 
 
 def test_a_private_directory_is_private(monkeypatch, tmp_path):

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import unhang
+import workers
+from support import until
 from unhang._worker import slots
 from unhang.errors import TooManyTimersError
 from unhang.testing import InMemoryWatchdog
@@ -230,3 +232,10 @@ def test_a_child_begins_anew(unhang_watchdog):
 
     assert in_child(arm) == "('armed', 1, 1)"
     assert unhang_watchdog.live == []
+
+
+def test_a_signal_handler_may_arm_a_timer_while_the_first_one_connects(start, shared_server):
+    """It comes in the middle of the greeting, and neither hangs nor loses a timer."""
+    worker = start(workers.alarm_while_connecting, shared_server.address)
+    assert worker.heard() == ["armed", "armed"]
+    until(lambda: shared_server.workers == 1)

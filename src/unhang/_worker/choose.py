@@ -109,7 +109,7 @@ def _load_expiration() -> Any:
 def timers_like(timer: Timer) -> Callable[[], AbstractContextManager[object]]:
     """Makes timers like this one, each of the client that is the default then, if this one's is the default now."""
     site = timer._site
-    if _client is None or _client.sites is not site.slots.sites:
+    if getattr(_client, "sites", None) is not site.slots.sites:
         return lambda: Timer(site)
     after, scope = timer.after, timer.scope
     return lambda: expires(after, scope)
@@ -135,7 +135,13 @@ def configure(timer_client: Any = _FROM_ENVIRONMENT, *, observe: bool | None = N
     global _client  # noqa: PLW0603 - one client a process is what the contract says
     _leave()
     if timer_client is _FROM_ENVIRONMENT:
-        timer_client = _from_environment(observe=_observes() if observe is None else observe, on_lost=on_lost)
+        observe = _observes() if observe is None else observe
+        if os.environ.get(ADDRESS) or os.environ.get(_TORCH_PIPE):
+            timer_client = _from_environment(observe=observe, on_lost=on_lost)
+        else:
+            from unhang._worker import embedded  # takes longer to load than all of the rest
+
+            timer_client = embedded.start(observe=observe, on_lost=on_lost)
         if isinstance(timer_client, SharedTimerClient):
             timer_client.connect()
     _client = timer_client
@@ -153,20 +159,13 @@ def _observes() -> bool:
 
 
 def _from_environment(*, observe: bool, on_lost: str) -> Any:
-    """The client for what the environment names, else for a new watchdog."""
-    if os.environ.get(ADDRESS) or not os.environ.get(_TORCH_PIPE):
-        address = os.environ.get(ADDRESS) or _start_watchdog()
-        return SharedTimerClient(address, on_lost=on_lost, observe=observe)
+    """The client for what the environment names."""
+    if os.environ.get(ADDRESS):
+        return SharedTimerClient(on_lost=on_lost, observe=observe)
     from unhang._file_timer_client import FileTimerClient
 
     path = os.environ[_TORCH_PIPE]
     return FileTimerClient(path, signal=0) if observe else FileTimerClient(path)
-
-
-def _start_watchdog() -> str:
-    from unhang._worker import embedded  # takes longer to load than all of the rest
-
-    return embedded.start()
 
 
 def _named_by_environment() -> Any:

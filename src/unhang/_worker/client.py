@@ -51,7 +51,14 @@ class SharedTimerClient:
     Can be pickled, as an argument for a new process.
     """
 
-    def __init__(self, address: str | None = None, *, on_lost: str = "warn", observe: bool = False) -> None:
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        on_lost: str = "warn",
+        observe: bool = False,
+        _revive: Callable[[str], bool] | None = None,
+    ) -> None:
         if on_lost not in ("warn", "raise"):
             raise ValueError(f"on_lost is 'warn' or 'raise', not {on_lost!r}")
         address = address or os.environ.get(ADDRESS)
@@ -61,7 +68,7 @@ class SharedTimerClient:
             raise NotSupportedError("SharedTimerClient", "no memfd_create(); use FileTimerClient or LocalTimerClient")
         self.address: str = address
         self._options = {"on_lost": on_lost, "observe": observe}
-        self._set_up(Link(address, on_lost=on_lost, observe=observe), time.monotonic_ns)
+        self._set_up(Link(address, on_lost=on_lost, observe=observe, revive=_revive), time.monotonic_ns)
 
     def _set_up(self, channel: Channel, clock: Callable[[], int]) -> None:
         self.slots = Slots(channel, clock)
@@ -109,15 +116,14 @@ class SharedTimerClient:
         if timer is not None:
             timer.__exit__(None, None, None)
 
-    def connect(self) -> None:
-        """Connect now, and not only when the first timer is armed.
+    def connect(self) -> str | None:
+        """Connect now, and not only when the first timer is armed; returns why it is not watched, or None if it is.
 
         Raises:
             WatchdogLostError: no watchdog can be reached, with ``on_lost="raise"``.
         """
         channel = self.slots.channel
-        if isinstance(channel, Link):
-            channel.connect()
+        return channel.connect() if isinstance(channel, Link) else None
 
     def close(self) -> None:
         """Leave the watchdog: it forgets all timers of this client. Arming one connects again."""

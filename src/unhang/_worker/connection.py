@@ -23,11 +23,13 @@ class NotWatchedError(Exception):
 
     Attributes:
         refused: whether it said so itself.
+        nobody: whether nobody listens there at all.
     """
 
-    def __init__(self, reason: str, *, refused: bool = False) -> None:
+    def __init__(self, reason: str, *, refused: bool = False, nobody: bool = False) -> None:
         super().__init__(reason)
         self.refused = refused
+        self.nobody = nobody
 
 
 class Connection:
@@ -56,7 +58,8 @@ class Connection:
         except BaseException as error:
             self._socket.close()
             if isinstance(error, (OSError, AddressError, MessageError)):
-                raise NotWatchedError(_reason(error)) from error
+                nobody = isinstance(error, (ConnectionRefusedError, FileNotFoundError))
+                raise NotWatchedError(_reason(error), nobody=nobody) from error
             raise
 
     def _connect(self, address: str, give_up: float) -> None:

@@ -11,11 +11,12 @@ import os
 import secrets
 import subprocess
 import sys
+from pathlib import Path
 
 from unhang._platform.address import private_directory
 from unhang._platform.descriptor import Descriptor
-from unhang._worker.client import ADDRESS
-from unhang.errors import NotSupportedError
+from unhang._worker.client import ADDRESS, SharedTimerClient
+from unhang.errors import NotSupportedError, WatchdogLostError
 
 # Run with an isolated interpreter, so that nothing of the job's environment is loaded twice.
 _CODE = (
@@ -26,6 +27,7 @@ _CODE = (
     "main({address!r}, {listener}, {owner}, {pid})\n"
 )
 _PATIENCE = 30.0
+_WHAT = "a watchdog process of its own"
 
 _owned: _Owned | None = None
 
@@ -41,17 +43,32 @@ class _Owned:
         self._lifeline.close()
 
 
-def start() -> str:
-    """Start a watchdog for this process and its children; returns its address, which is in the environment from now on.
+def start(*, observe: bool, on_lost: str) -> SharedTimerClient:
+    """Start a watchdog for this process and its children, whose address is in the environment from now on.
 
     Raises:
         NotSupportedError: this process cannot have one.
     """
+    _check()
+    address = f"{private_directory()}/of-{os.getpid()}-{secrets.token_hex(4)}.sock"
+    _launch(address)
+    client = SharedTimerClient(address, on_lost=on_lost, observe=observe, _revive=_revive)
+    try:
+        reason = client.connect()
+    except WatchdogLostError as error:
+        reason = error.reason
+    if reason is not None:
+        release()
+        raise NotSupportedError(_WHAT, reason)
+    os.environ[ADDRESS] = address
+    return client
+
+
+def _launch(address: str) -> None:
+    """Start a watchdog process at an address, and hold its lifeline."""
     import socket
 
     global _owned  # noqa: PLW0603 - one for a process
-    _check()
-    address = f"{private_directory()}/of-{os.getpid()}-{secrets.token_hex(4)}.sock"
     ours, theirs = os.pipe()  # the watchdog holds the reading end: it ends when the writing end is closed
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
@@ -60,34 +77,48 @@ def start() -> str:
         _spawn(address, listener.fileno(), ours)
     except BaseException:
         os.close(theirs)
-        listener.close()
         _remove(address)
         raise
     finally:
         os.close(ours)
-    listener.close()
+        listener.close()
     _owned = _Owned(address, theirs)
-    os.environ[ADDRESS] = address
-    return address
+
+
+def _revive(address: str) -> bool:
+    """Start the watchdog again, if this process has started it."""
+    if _owned is None or _owned.address != address:
+        return False
+    _owned.close()
+    _remove(address)
+    _launch(address)
+    return True
 
 
 def _check() -> None:
-    what = "a watchdog process of its own"
     if not hasattr(os, "memfd_create") or not hasattr(os, "fork"):
         raise NotSupportedError(
-            what, "this system lacks memfd_create() or fork(); use FileTimerClient or LocalTimerClient"
+            _WHAT, "this system lacks memfd_create() or fork(); use FileTimerClient or LocalTimerClient"
         )
     if os.getpid() == 1:
         raise NotSupportedError(
-            what,
+            _WHAT,
             "this is process 1, which nothing inside the container can kill; start it with `unhang run -- COMMAND`",
         )
     if not sys.executable:
-        raise NotSupportedError(what, "sys.executable does not name a Python; start `unhang serve` beside this process")
+        raise NotSupportedError(
+            _WHAT, "sys.executable does not name a Python; start `unhang serve` beside this process"
+        )
 
 
 def _spawn(address: str, listener: int, lifeline: int) -> None:
-    code = _CODE.format(path=sys.path, address=address, listener=listener, owner=lifeline, pid=os.getpid())
+    code = _CODE.format(
+        path=[str(Path(entry).absolute()) for entry in sys.path],
+        address=address,
+        listener=listener,
+        owner=lifeline,
+        pid=os.getpid(),
+    )
     done = subprocess.run(
         [sys.executable, "-I", "-c", code],
         stdin=subprocess.DEVNULL,

@@ -7,7 +7,7 @@ and while there is none the timers are armed all the same.
 from __future__ import annotations
 
 import time
-from _thread import allocate_lock
+from _thread import RLock
 
 from unhang._core.messages import KICK, OBSERVE, PAGE
 from unhang._core.page import PageWriter
@@ -17,10 +17,11 @@ from unhang.errors import WatchdogLostError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Callable
     from mmap import mmap
 
     from unhang._platform.descriptor import Descriptor
-    from unhang._worker.connection import Connection
+    from unhang._worker.connection import Connection, NotWatchedError
 
 # Seconds to wait for the watchdog's answer: at first, and when the job is under way.
 _FIRST_PATIENCE = 5.0
@@ -56,10 +57,14 @@ class Link:
         address: the path of the watchdog's socket.
         on_lost: ``"warn"`` or ``"raise"``.
         observe: whether the watchdog is asked never to kill this process.
+        revive: starts the watchdog again if this process has started it and it is gone; False if it did not.
     """
 
-    def __init__(self, address: str, *, on_lost: str, observe: bool) -> None:
+    def __init__(
+        self, address: str, *, on_lost: str, observe: bool, revive: Callable[[str], bool] | None = None
+    ) -> None:
         self.address = address
+        self._revive = revive
         self._raises = on_lost == "raise"
         self._flags = OBSERVE if observe else 0
         self._connection: Connection | None = None
@@ -67,7 +72,9 @@ class Link:
         self._start_over()
 
     def _start_over(self) -> None:
-        self._lock = allocate_lock()
+        # A signal handler may arm a timer in the middle of all this: hence the lock can be taken again.
+        self._lock = RLock()
+        self._finding = False
         self._patience = _FIRST_PATIENCE
         self._try_at = 0.0
         self._lost: str | None = None
@@ -113,6 +120,8 @@ class Link:
             if self._connection.send(KICK):
                 # Later deadlines need no kick of their own; see the facts in unhang._core.page.
                 watched[0] = deadline
+                if self._lost is not None and time.monotonic_ns() - looked < STALE:
+                    self._is_back()
                 return True
             self._drop()
         if self._connection is None or time.monotonic_ns() - looked > STALE:
@@ -121,8 +130,8 @@ class Link:
             self._look_for()
         return True
 
-    def connect(self) -> None:
-        """Make sure that there is a connection, if one can be had.
+    def connect(self) -> str | None:
+        """Make sure that there is a connection, if one can be had; returns why there is none, or None.
 
         Raises:
             WatchdogLostError: there is none, and the client was told to raise.
@@ -130,6 +139,7 @@ class Link:
         with self._lock:
             if self._connection is None or not self._connection.is_alive():
                 self._find()
+            return self._lost
 
     def _look_for(self) -> None:
         """Find out why nobody has looked, at most once a second."""
@@ -144,25 +154,42 @@ class Link:
             self._find()
 
     def _find(self) -> None:
-        from unhang._worker.connection import Connection, NotWatchedError
-
-        self._drop()
+        if self._finding:
+            return
+        self._finding = True
         began = time.monotonic()
-        pages = [page.descriptor.fd for page in self._pages]
         try:
-            self._connection = Connection(self.address, self._flags, pages, self._patience)
-        except NotWatchedError as error:
+            self._connect()
+        except _not_watched() as error:
             took = time.monotonic() - began
-            pause = _REFUSED_PAUSE if error.refused else max(_PAUSE, took * _RARELY)
-            self._try_at = time.monotonic() + pause
+            self._try_at = time.monotonic() + (_REFUSED_PAUSE if error.refused else max(_PAUSE, took * _RARELY))
             self._is_lost(str(error))
         else:
             self._try_at = time.monotonic() + _PAUSE
             if self._lost is not None:
-                _logger().warning("the watchdog at %s is back; all timers are watched again", self.address)
-            self._lost = None
+                self._is_back()
         finally:
+            self._finding = False
             self._patience = _PATIENCE
+
+    def _connect(self) -> None:
+        from unhang._worker.connection import Connection, NotWatchedError
+
+        self._drop()
+        pages = [page.descriptor.fd for page in self._pages]
+        try:
+            self._connection = Connection(self.address, self._flags, pages, self._patience)
+        except NotWatchedError as error:
+            if not error.nobody or self._revive is None or not self._revive(self.address):
+                raise
+            self._connection = Connection(self.address, self._flags, pages, _FIRST_PATIENCE)
+        # A signal handler may have added some meanwhile.
+        for page in self._pages[len(pages) :]:
+            self._connection.send(PAGE, [page.descriptor.fd])
+
+    def _is_back(self) -> None:
+        self._lost = None
+        _logger().warning("the watchdog at %s is back; all timers are watched again", self.address)
 
     def _is_lost(self, reason: str) -> None:
         """Say so, once per outage."""
@@ -186,6 +213,12 @@ class Link:
             page.close()
         self._pages = []
         self._start_over()
+
+
+def _not_watched() -> type[NotWatchedError]:
+    from unhang._worker.connection import NotWatchedError
+
+    return NotWatchedError
 
 
 def _logger() -> logging.Logger:
