@@ -193,11 +193,11 @@ class _Memory:
         memory = bytearray(size)
         writer = PageWriter(memory)
         self._worker.pages.append(PageReader(memoryview(memory)))
-        self._watch.look_at(self._worker)
+        self._watch.kicked(self._worker)
         return writer
 
     def attend(self, watched: memoryview, deadline: int) -> bool:  # noqa: ARG002 - it looks at all of them
-        self._watch.look_at(self._worker)
+        self._watch.kicked(self._worker)
         return True
 
     def abandon(self) -> None:

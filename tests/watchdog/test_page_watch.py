@@ -22,6 +22,7 @@ class Stage:
     def __init__(self):
         self.clock = ManualClock()
         self.outcome = Outcome.SIGNALLED
+        self.held = False
         self.before_kill = lambda: None
         self.kills = []
         self.told = []
@@ -30,6 +31,8 @@ class Stage:
 
     def execute(self, worker, timers, still):
         self.before_kill()
+        if self.held:
+            return Outcome.HELD
         if not still():
             return Outcome.SPARED
         self.kills.append((worker.pid, [timer.scope for timer in timers]))
@@ -183,17 +186,34 @@ def test_an_observed_worker_is_told_once_and_not_killed(stage):
     assert stage.kills == []
 
 
-def test_a_worker_in_a_debugger_is_told_once_and_looked_at_again(stage):
-    """Spared while it is held, killed when it is let go and still in its block."""
+def test_a_worker_in_a_debugger_is_told_once_and_starts_over_when_it_is_let_go(stage):
+    """Spared while it is held; then its block has all its time again, since nobody knows how much it had."""
     worker = stage.worker()
     stage.arm(worker, 2)
     stage.outcome = Outcome.HELD
+    stage.held = True
     stage.clock.advance(10)
     assert stage.told == [("held", 7)]
-    assert len(stage.kills) > 3
-    stage.outcome = Outcome.SIGNALLED
-    stage.clock.advance(1)
+    stage.held, stage.outcome = False, Outcome.SIGNALLED
+    before = len(stage.kills)
+    stage.clock.advance(1.9)
+    assert len(stage.kills) == before
+    stage.clock.advance(1.2)
     assert stage.told == [("held", 7), ("killed", 7)]
+
+
+def test_a_kick_is_judged_behind_the_giving_back_of_time(stage):
+    """A watchdog that was stopped with a kick in its socket does not kill for it before it counts the time."""
+    worker = stage.worker()
+    stage.clock.advance(0)
+    stage.arm(worker, 5)
+    stage.watch.wait_time()
+    stage.clock.jump(10)
+    stage.watch.kicked(worker)
+    stage.clock.advance(0)
+    assert stage.kills == []
+    stage.clock.advance(5.1)
+    assert {pid for pid, _ in stage.kills} == {7}
 
 
 def test_a_kill_that_fails_is_tried_again_with_growing_pauses(stage):

@@ -192,6 +192,19 @@ def test_a_suspended_timer_stands_still(unhang_watchdog):
     assert scopes(unhang_watchdog) == ["step"]
 
 
+def test_a_suspension_does_not_cost_the_time_that_was_given_back(unhang_watchdog):
+    """The host was paused for 40 s of a minute, then the block was suspended: it has all of its own minute."""
+    with unhang.expires(60, "step") as timer:
+        unhang_watchdog.clock.jump(40)
+        unhang_watchdog.advance(10)
+        with timer.suspended():
+            unhang_watchdog.advance(5)
+        unhang_watchdog.advance(49)
+        assert unhang_watchdog.expired == []
+        unhang_watchdog.advance(2)
+    assert scopes(unhang_watchdog) == ["step"]
+
+
 def test_a_timer_says_what_state_it_is_in(unhang_watchdog):
     """From created to disarmed, and again for the next block."""
     timer = unhang.expires(10, "step")

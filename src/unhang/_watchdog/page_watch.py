@@ -25,8 +25,6 @@ from unhang._watchdog.presence import Presence
 BEAT = 1_000_000_000
 # Seconds after which a worker that a debugger holds is looked at again.
 HELD_PAUSE = 1.0
-# Who looks that long (seconds) at one worker was stopped in the middle, and judges nobody before the next turn.
-_STALL = 0.25
 # A worker is judged by so many timers at once: one would do, and a look must not take long.
 _AT_ONCE = 1000
 _SECOND = 1e9
@@ -61,7 +59,8 @@ class Watched:
     attempts: int = 0
     not_before: int = 0  # it is not judged before this instant
     dealt_with: set[tuple[int, int, int]] = field(default_factory=set)  # what was told and will not be again
-    told_held: bool = False
+    held: bool = False  # by a debugger, when it was to be killed last
+    held_until: int = 0  # timers that were armed before get their whole timeout from then on
 
     def sequence(self) -> int:
         """How often its timers have been armed or restarted."""
@@ -97,6 +96,7 @@ class PageWatch:
         self._workers: dict[int, Watched] = {}
         self._numbers = itertools.count(1)
         self._credits = Credits()
+        self._kicked: dict[int, Watched] = {}
         self._next_beat = 0
         self._presence = Presence(self._clock)
         self.was_armed = False  # whether any worker has ever armed a timer, as far as was looked
@@ -110,13 +110,18 @@ class PageWatch:
         """Watch a worker from now on."""
         worker.number = next(self._numbers)
         self._workers[worker.number] = worker
-        self.look_at(worker)
+        self.kicked(worker)
+
+    def kicked(self, worker: Watched) -> None:
+        """The worker asks for a look: it gets one at the next `turn`, behind the giving back of time."""
+        self._kicked[worker.number] = worker
 
     def leave(self, worker: Watched) -> None:
         """The worker has exited, or hung up: its timers go with it."""
         if self._workers.pop(worker.number, None) is not None:
             self._notice(worker)
             self._looks.disarm_worker(worker.number)
+            self._kicked.pop(worker.number, None)
             for page in worker.pages:
                 page.close()
             worker.pages.clear()
@@ -133,7 +138,7 @@ class PageWatch:
         now = self._clock.now()
         next_look = self._looks.next_deadline()
         until = min(self._next_beat / _SECOND, math.inf if next_look is None else next_look)
-        wait = max(0.0, until - now)
+        wait = 0.0 if self._kicked else max(0.0, until - now)
         self._presence.waits(wait)
         return wait
 
@@ -151,7 +156,8 @@ class PageWatch:
             due = self.workers
         else:
             due = [worker for workers in self._looks.expired(now / _SECOND).values() for worker in workers]
-        for worker in due:
+        kicked, self._kicked = self._kicked, {}
+        for worker in ({worker.number: worker for worker in due} | kicked).values():
             self.look_at(worker, again_soon=not beat)
         return beat
 
@@ -201,7 +207,7 @@ class PageWatch:
             seen = page.snapshot(index)
             if seen is None:
                 continue
-            deadline = seen.deadline + self._credits.given(seen.armed_at)
+            deadline = self._deadline(worker, seen)
             if deadline > now:
                 next_look = min(next_look, deadline)
             else:
@@ -211,6 +217,14 @@ class PageWatch:
         if worker.not_before > now:
             return min(next_look, worker.not_before)
         return min(next_look, self._deal_with(worker, expired, now))
+
+    def _deadline(self, worker: Watched, seen: Snapshot) -> int:
+        """The deadline with what the timer gets back for time that was not its worker's."""
+        deadline = seen.deadline + self._credits.given(seen.armed_at)
+        if seen.armed_at < worker.held_until:
+            # Nobody knows how long it was held: it may have been since the timer was armed.
+            deadline = max(deadline, worker.held_until + seen.timeout)
+        return deadline
 
     def _deal_with(self, worker: Watched, expired: list[tuple[PageReader, Snapshot, int]], now: int) -> int:
         timers = [
@@ -222,11 +236,21 @@ class PageWatch:
             return self._dealt_with(worker, expired)
 
         def still() -> bool:
-            in_time = self._clock.now() - now / _SECOND < _STALL
-            return in_time and any(page.is_still(seen) for page, seen, _ in expired)
+            return self._presence.was_there() and any(page.is_still(seen) for page, seen, _ in expired)
 
+        if worker.held:
+            return self._look_whether_held(worker, timers, now)
         outcome = self._execute(worker, timers, still)
         return self._after(outcome, worker, expired, timers)
+
+    def _look_whether_held(self, worker: Watched, timers: list[Expired], now: int) -> int:
+        """A debugger held the worker: once it does not, its timers start over. Returns when to look again."""
+        if self._execute(worker, timers, lambda: False) is Outcome.HELD:
+            worker.not_before = now + int(HELD_PAUSE * _SECOND)
+            return worker.not_before
+        worker.held = False
+        worker.held_until = now
+        return now
 
     def _dealt_with(self, worker: Watched, expired: list[tuple[PageReader, Snapshot, int]]) -> int:
         worker.dealt_with |= {_key(page, seen.index, seen.deadline) for page, seen, _ in expired}
@@ -251,9 +275,9 @@ class PageWatch:
             return self._dealt_with(worker, expired)
         pause: float | None
         if outcome is Outcome.HELD:
-            if not worker.told_held:
+            if not worker.held:
                 self._tell("held", worker, timers)
-            worker.told_held = True
+            worker.held = True
             pause = HELD_PAUSE
         else:
             worker.attempts += 1

@@ -135,7 +135,7 @@ class Reception:
                 pass
         except BlockingIOError:
             if peer.welcome:
-                self._watch.look_at(peer.watched, again_soon=True)
+                self._watch.kicked(peer.watched)
         except (MessageError, PageError, _RefusedError) as error:
             if not isinstance(error, _RefusedError):
                 self.limits_met.add("bad message", f"pid {peer.watched.pid}: {error}")
@@ -190,7 +190,7 @@ class Reception:
         peer.muted = True
         self._waiter.forget(peer.fd)
         if peer.welcome:
-            self._watch.look_at(peer.watched)
+            self._watch.kicked(peer.watched)
 
     def tidy(self) -> None:
         """Once a beat: hear everybody again, and close what has been silent for too long."""

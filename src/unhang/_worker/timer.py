@@ -175,15 +175,18 @@ class Timer:
     def _suspend(self) -> None:
         cell = self._armed("suspend").cell
         deadline = cell[DEADLINE]
-        cell[DEADLINE] = deadline | NEVER
         self._left = deadline - self._site.clock()
+        cell[DEADLINE] = deadline | NEVER
 
     def _resume(self) -> None:
         slot = self._slot
         if not slot:
             return  # its block was left inside
-        # The timeout stays, so that the time before the suspension counts as spent right before now.
-        self._move(slot, self._site.clock() + self._left, slot.cell[TIMEOUT], slot.count)
+        self._site.slots.retire(slot)
+        deadline = self._site.clock() + self._left
+        # The instant of arming stays: time that the watchdog has to give back is counted from there.
+        armed_at = (slot.cell[DEADLINE] & ~NEVER) - slot.cell[TIMEOUT]
+        self._move(slot, deadline, deadline - armed_at, slot.count)
 
     def _misuse(self, action: str) -> TimerStateError:
         return TimerStateError(action, self.scope, self.state)
