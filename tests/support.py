@@ -1,11 +1,14 @@
 """What tests share: workers that say when they have got somewhere."""
 
 import multiprocessing
+import os
 import time
 from multiprocessing import connection
 
 # Bounds for real processes are one-sided and generous: a bound that is met says nothing, one that is not does.
 LONG = 30.0
+# Kept, since tests take it away from the product.
+_pidfd_open = os.pidfd_open
 
 
 class Worker:
@@ -17,6 +20,8 @@ class Worker:
         self.process = context.Process(target=function, args=(*args, theirs), daemon=True)
         self.process.start()
         self.pid = self.process.pid
+        # Its sentinel is a pipe, which the worker may close.
+        self._handle = _pidfd_open(self.pid)
         theirs.close()
 
     def heard(self):
@@ -32,7 +37,7 @@ class Worker:
 
     def ended(self):
         """The exit code, once the process has ended; negative for a signal."""
-        if not connection.wait([self.process.sentinel], LONG):
+        if not connection.wait([self._handle], LONG):
             raise TimeoutError("the worker does not end")
         self.process.join()
         return self.process.exitcode
@@ -48,6 +53,7 @@ class Worker:
             self.process.join()
             self.process.close()
             self._pipe.close()
+            os.close(self._handle)
 
 
 def until(condition, turn=lambda: None):

@@ -157,7 +157,7 @@ def close_all_descriptors(client, say):
                 with contextlib.suppress(OSError):
                     os.close(fd)
         pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(20)]
-        give_up = time.monotonic() + 1.5
+        give_up = time.monotonic() + 3.5
         while time.monotonic() < give_up:
             with unhang.expires(0.5, client=client):
                 pass

@@ -75,8 +75,9 @@ class WatchdogLostError(UnhangError, ConnectionError):
 
     def __str__(self) -> str:
         return (
-            f"no watchdog at {self.address} ({self.reason}): timers are armed, but nobody would see them expire; "
-            f"start one with `unhang serve --address {self.address}`, or the program with `unhang run -- COMMAND`"
+            f"the watchdog at {self.address} does not watch this process ({self.reason}): timers are armed, but nobody "
+            f"would see them expire; if there is none, start one with `unhang serve --address`, or the program with "
+            f"`unhang run -- COMMAND`"
         )
 
 

@@ -200,6 +200,9 @@ class _Memory:
         self._watch.kicked(self._worker)
         return True
 
+    def connect(self) -> None:
+        return None
+
     def abandon(self) -> None:
         self._worker.pages.clear()
 

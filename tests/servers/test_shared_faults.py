@@ -39,6 +39,13 @@ def greet(address, *fds):
         return messages.refusal(peer.recv(messages.LONGEST))
 
 
+def join_and_stay(address, *fds):
+    """Say hello with these descriptors, and hang."""
+    with connection(address) as peer:
+        send(peer, messages.hello(0), *fds)
+        time.sleep(workers.FOREVER)
+
+
 def talk(address, packets, say):
     """Send packets to the watchdog from a process of its own, and say what it answers."""
     with connection(address) as peer:
@@ -206,8 +213,7 @@ def arm_in_the_past(address, say):
         label(slot, os.urandom(192), 5)
         slot[page.LENGTH] = -7
         slot[DEADLINE] = 1
-    greet(address, fd)
-    time.sleep(workers.FOREVER)
+    join_and_stay(address, fd)
 
 
 def test_a_worker_can_kill_itself_alone(start, shared_server, shared_client, events):
@@ -385,8 +391,7 @@ def hand_over_huge_pages_of_expired_timers(address, say):
         for index in range(writer.slots):
             words[page.HEADER_WORDS + index * page.SLOT_WORDS] = 1
         fds.append(fd)
-    say.send(greet(address, *fds))
-    time.sleep(workers.FOREVER)
+    join_and_stay(address, *fds)
 
 
 def test_a_hundred_thousand_expired_timers_are_one_kill(start, shared_server):

@@ -223,12 +223,17 @@ class PageReader:
         former = [deadline for deadline in self._deadlines[: self.used].tolist() if deadline > disarmed]
         return min(former) - NEVER if former else NEVER
 
-    def due(self, now: int) -> tuple[list[tuple[int, int]], int]:
-        """The slots that have expired, each with its deadline, and the earliest deadline of the others."""
+    def due(self, now: int, most: int) -> tuple[list[tuple[int, int]], int]:
+        """The slots that have expired, each with its deadline, and the earliest deadline of the others.
+
+        There may be more when ``most`` are returned; then the other deadline is ``now``.
+        """
         expired, earliest = [], NEVER
         for index, deadline in enumerate(self._deadlines[: self.used].tolist()):
             if 0 < deadline <= now:
                 expired.append((index, deadline))
+                if len(expired) >= most:
+                    return expired, now
             elif now < deadline < earliest:
                 earliest = deadline
         return expired, earliest

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
+import shutil
 import signal
 from collections.abc import Mapping
 
@@ -29,7 +31,15 @@ def spawn(command: list[str], environment: Mapping[str, str], mask: set[signal.S
         FileNotFoundError: there is none.
         OSError: it cannot be started.
     """
-    return os.posix_spawnp(command[0], command, environment, setsigmask=mask, setsigdef=_IGNORED_BY_PYTHON)
+    try:
+        return os.posix_spawnp(command[0], command, environment, setsigmask=mask, setsigdef=_IGNORED_BY_PYTHON)
+    except OSError as error:
+        path = shutil.which(command[0])
+        if error.errno != errno.ENOEXEC or path is None:
+            raise
+        # A script without a first line that says what runs it is the shell's, as for any shell.
+        shell = ["/bin/sh", path, *command[1:]]
+        return os.posix_spawn(shell[0], shell, environment, setsigmask=mask, setsigdef=_IGNORED_BY_PYTHON)
 
 
 def reap() -> dict[int, int]:

@@ -11,8 +11,10 @@ import stat
 import threading
 
 from unhang._core.messages import LONGEST, MOST_DESCRIPTORS
+from unhang._core.page import PageError
 from unhang._platform.address import check_address
 from unhang._platform.fork import close_in_child
+from unhang._platform.memfd import close_received
 from unhang.errors import AddressError
 
 _BYTES_OF_DESCRIPTORS = MOST_DESCRIPTORS * array.array("i").itemsize
@@ -140,13 +142,20 @@ def receive(peer: socket.socket) -> tuple[bytes, list[int]]:
 
     Raises:
         BlockingIOError: there is none.
+        PageError: a descriptor was lost.
         OSError: the connection is broken.
     """
-    message, ancillary, _, _ = peer.recvmsg(LONGEST, socket.CMSG_SPACE(_BYTES_OF_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC)
+    message, ancillary, flags, _ = peer.recvmsg(
+        LONGEST, socket.CMSG_SPACE(_BYTES_OF_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC
+    )
     fds: list[int] = []
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             received = array.array("i")
             received.frombytes(data[: len(data) - len(data) % received.itemsize])
             fds += received
+    if flags & socket.MSG_CTRUNC:
+        for fd in fds:
+            close_received(fd)
+        raise PageError("it was sent, but not received: the watchdog is short of descriptors (ulimit -n)")
     return message, fds

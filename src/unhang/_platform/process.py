@@ -297,6 +297,14 @@ def peer_credentials(peer: socket.socket) -> tuple[int, int]:
     return pid, user
 
 
+def has_another_clock(pid: int) -> bool:
+    """Whether the process is in another time namespace, where the monotonic clock shows another time."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/time") != os.readlink("/proc/self/ns/time")
+    except OSError:
+        return False
+
+
 def _has_hung_up(peer: socket.socket) -> bool:
     poll = select.poll()
     poll.register(peer, 0)

@@ -181,7 +181,7 @@ class PageWatch:
             page.promise(look, now)
             earliest = page.earliest()
             if earliest <= now:
-                expired, earliest = page.due(now)
+                expired, earliest = page.due(now, _AT_ONCE + len(worker.dealt_with))
                 due += [(page, index, deadline) for index, deadline in expired]
             if earliest < look:
                 page.promise(earliest, now)
@@ -198,8 +198,9 @@ class PageWatch:
     def _judge(self, worker: Watched, due: list[_Due], now: int) -> int:
         """Deal with timers whose deadlines are over; returns when to look at the worker again."""
         keys = {_key(page, index, deadline): (page, index) for page, index, deadline in due}
-        worker.dealt_with &= keys.keys()
         new = keys.keys() - worker.dealt_with
+        if len(new) < _AT_ONCE:
+            worker.dealt_with &= keys.keys()
         next_look = now if len(new) > _AT_ONCE else NEVER
         expired = []
         for key in itertools.islice(new, _AT_ONCE):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import resource
 import socket
 import time
@@ -14,8 +15,9 @@ from unhang._core.messages import KICK, OBSERVE, PAGE, WELCOME, MessageError, pa
 from unhang._core.page import MOST_BYTES, PageError, PageReader
 from unhang._core.tally import Tally
 from unhang._platform import memfd
+from unhang._platform.fork import close_in_child
 from unhang._platform.listener import Listener, hang_up, receive
-from unhang._platform.process import ProcessHandle, peer_credentials
+from unhang._platform.process import ProcessHandle, has_another_clock, peer_credentials
 from unhang._platform.waiter import Waiter
 from unhang._watchdog.kill import refusal_of
 from unhang._watchdog.page_watch import PageWatch, Watched
@@ -77,7 +79,9 @@ class Reception:
         self._peers: dict[int, _Peer] = {}  # by descriptor, the oldest first
         self._silent: dict[int, _Peer] = {}
         self.limits_met = Tally(lambda kind, detail: logger.warning("Limit met: %s: %s", kind, detail))
+        self._owner = os.getpid()
         waiter.call(listener.fileno(), self._accept)
+        close_in_child(self)
 
     def most(self) -> int:
         """How many connections there may be."""
@@ -106,7 +110,7 @@ class Reception:
         reason = self._why_not(user)
         if reason is None:
             handle = ProcessHandle.of_peer(new)
-            reason = f"pid {pid} cannot be seen from here" if handle is None else refusal_of(handle, self._users)
+            reason = self._why_not_watched(pid, handle)
         if reason is not None:
             self.limits_met.add("refused", reason)
         peer = _Peer(new, time.monotonic(), Watched(pid, handle), reason)
@@ -121,6 +125,13 @@ class Reception:
         if len(self._peers) >= self.most():
             return f"there are {len(self._peers)} connections already; raise the limit of open files (ulimit -n)"
         return None
+
+    def _why_not_watched(self, pid: int, handle: ProcessHandle | None) -> str | None:
+        if handle is None:
+            return f"pid {pid} cannot be seen from here: it is gone, or in a pid namespace that does not contain it"
+        if has_another_clock(pid):
+            return f"pid {pid} is in another time namespace, where the monotonic clock shows another time"
+        return refusal_of(handle, self._users)
 
     def _make_room(self) -> None:
         """Let the oldest go that says nothing, if there are too many."""
@@ -218,7 +229,13 @@ class Reception:
         hang_up(peer.socket)
 
     def close(self) -> None:
-        """Hang up on everybody, and stop listening."""
+        """Hang up on everybody, and stop listening. In a forked child: give back its copies of the descriptors."""
+        if os.getpid() != self._owner:
+            for peer in self._peers.values():
+                peer.socket.close()
+                if peer.watched.handle is not None:
+                    peer.watched.handle.close()
+            return
         self._waiter.forget(self._listener.fileno())
         self._listener.close()
         for peer in list(self._peers.values()):

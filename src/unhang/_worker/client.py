@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 
-from unhang._worker.link import Link
 from unhang._worker.seconds import nanoseconds
 from unhang._worker.slots import Slots
 from unhang._worker.timer import Timer
@@ -68,6 +67,8 @@ class SharedTimerClient:
             raise NotSupportedError("SharedTimerClient", "no memfd_create(); use FileTimerClient or LocalTimerClient")
         self.address: str = address
         self._options = {"on_lost": on_lost, "observe": observe}
+        from unhang._worker.link import Link  # what it needs is there then, though descriptors may be short later
+
         self._set_up(Link(address, on_lost=on_lost, observe=observe, revive=_revive), time.monotonic_ns)
 
     def _set_up(self, channel: Channel, clock: Callable[[], int]) -> None:
@@ -122,8 +123,11 @@ class SharedTimerClient:
         Raises:
             WatchdogLostError: no watchdog can be reached, with ``on_lost="raise"``.
         """
-        channel = self.slots.channel
-        return channel.connect() if isinstance(channel, Link) else None
+        return self.slots.channel.connect()
+
+    def __del__(self) -> None:
+        if hasattr(self, "slots"):
+            self.slots.leave()
 
     def close(self) -> None:
         """Leave the watchdog: it forgets all timers of this client. Arming one connects again."""

@@ -48,7 +48,10 @@ class Connection:
             NotWatchedError: it did not come to it.
         """
         give_up = time.monotonic() + patience
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise NotWatchedError(_reason(error)) from error
         try:
             self._connect(check_address(address), give_up)
             self._check_peer()

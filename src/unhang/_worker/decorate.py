@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from inspect import iscoroutinefunction
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import Any, ParamSpec, TypeVar, cast
 
 P = ParamSpec("P")
@@ -13,7 +13,16 @@ R = TypeVar("R")
 
 
 def decorate(function: Callable[P, R], timer: Callable[[], AbstractContextManager[object]]) -> Callable[P, R]:
-    """A function that runs ``function``, plain or ``async``, in a block of its own for each call."""
+    """A function that runs ``function``, plain or ``async``, in a block of its own for each call.
+
+    Raises:
+        TypeError: it is a generator function.
+    """
+    if isgeneratorfunction(function) or isasyncgenfunction(function):
+        raise TypeError(
+            f"{function.__qualname__}() is a generator function: calling it does no work yet, so a timer around the "
+            "call would watch nothing; put `with unhang.expires(...):` inside it"
+        )
     if iscoroutinefunction(function):
 
         @functools.wraps(function)

@@ -105,6 +105,8 @@ def _check() -> None:
             _WHAT,
             "this is process 1, which nothing inside the container can kill; start it with `unhang run -- COMMAND`",
         )
+    if getattr(sys, "frozen", False):
+        raise NotSupportedError(_WHAT, "sys.executable is this program itself; start `unhang serve` beside it")
     if not sys.executable:
         raise NotSupportedError(
             _WHAT, "sys.executable does not name a Python; start `unhang serve` beside this process"

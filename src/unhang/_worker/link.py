@@ -6,22 +6,21 @@ and while there is none the timers are armed all the same.
 
 from __future__ import annotations
 
+import logging
 import time
 from _thread import RLock
+from collections.abc import Callable
+from mmap import mmap
 
 from unhang._core.messages import KICK, OBSERVE, PAGE
 from unhang._core.page import PageWriter
+from unhang._platform import memfd
+from unhang._platform.descriptor import Descriptor
+from unhang._worker.connection import Connection, NotWatchedError
 from unhang._worker.slots import STALE
 from unhang.errors import WatchdogLostError
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    import logging
-    from collections.abc import Callable
-    from mmap import mmap
-
-    from unhang._platform.descriptor import Descriptor
-    from unhang._worker.connection import Connection, NotWatchedError
+logger = logging.getLogger("unhang")
 
 # Seconds to wait for the watchdog's answer: at first, and when the job is under way.
 _FIRST_PATIENCE = 5.0
@@ -30,6 +29,8 @@ _PATIENCE = 0.2
 _PAUSE = 1.0
 _RARELY = 20
 _REFUSED_PAUSE = 30.0
+# Nanoseconds since its last look after which a watchdog that is there all the same is told as lost.
+_TOO_LATE = 5_000_000_000
 
 
 # Kept for ever: Python's mmap closes a descriptor of its own with it, whose number may be another one's by now.
@@ -75,16 +76,17 @@ class Link:
         # A signal handler may arm a timer in the middle of all this: hence the lock can be taken again.
         self._lock = RLock()
         self._finding = False
+        self._is_poor = False
         self._patience = _FIRST_PATIENCE
         self._try_at = 0.0
         self._lost: str | None = None
 
     def new_page(self, size: int) -> PageWriter:
         """See `Channel.new_page`."""
-        from unhang._platform import memfd
-        from unhang._platform.descriptor import Descriptor
-
-        fd, memory = memfd.create(size)
+        try:
+            fd, memory = memfd.create(size)
+        except OSError as error:
+            return self._without_memory(size, f"no memory can be shared with it: {error.strerror}, see `ulimit -n`")
         page = _Page(Descriptor(fd), memory)
         writer = PageWriter(memoryview(memory))
         # The watchdog looks as soon as it gets the page: until then nobody is late.
@@ -98,6 +100,14 @@ class Link:
                 page.close()
                 raise
         return writer
+
+    def _without_memory(self, size: int, reason: str) -> PageWriter:
+        """A page that nobody watches, for as long as none can be shared: the worker goes on."""
+        with self._lock:
+            self._is_poor = True
+            self._try_at = time.monotonic() + _PAUSE
+            self._is_lost(reason)
+        return PageWriter(bytearray(size))
 
     def _hand_over(self, fd: int) -> None:
         if self._connection is not None and not self._connection.send(PAGE, [fd]):
@@ -124,10 +134,13 @@ class Link:
                     self._is_back()
                 return True
             self._drop()
-        if self._connection is None or time.monotonic_ns() - looked > STALE:
+        unseen = time.monotonic_ns() - looked
+        if self._connection is None or unseen > STALE:
             if not all(page.descriptor.is_ours() for page in self._pages):
                 return False
-            self._look_for()
+            if self._is_poor and time.monotonic() > self._try_at:
+                return False
+            self._look_for(unseen)
         return True
 
     def connect(self) -> str | None:
@@ -141,15 +154,16 @@ class Link:
                 self._find()
             return self._lost
 
-    def _look_for(self) -> None:
-        """Find out why nobody has looked, at most once a second."""
+    def _look_for(self, unseen: int = 0) -> None:
+        """Find out why nobody has looked for so many nanoseconds, at most once a second."""
         if time.monotonic() < self._try_at:
             if self._lost is not None and self._raises:
                 raise WatchdogLostError(self.address, self._lost)
             return
         if self._connection is not None and self._connection.is_alive():
             self._try_at = time.monotonic() + _PAUSE
-            self._is_lost("it has not looked for more than three seconds: it is stopped, or gets no processor time")
+            if unseen > _TOO_LATE:
+                self._is_lost("it has not looked for more than five seconds: it is stopped, or gets no processor time")
         else:
             self._find()
 
@@ -160,7 +174,7 @@ class Link:
         began = time.monotonic()
         try:
             self._connect()
-        except _not_watched() as error:
+        except NotWatchedError as error:
             took = time.monotonic() - began
             self._try_at = time.monotonic() + (_REFUSED_PAUSE if error.refused else max(_PAUSE, took * _RARELY))
             self._is_lost(str(error))
@@ -173,8 +187,6 @@ class Link:
             self._patience = _PATIENCE
 
     def _connect(self) -> None:
-        from unhang._worker.connection import Connection, NotWatchedError
-
         self._drop()
         pages = [page.descriptor.fd for page in self._pages]
         try:
@@ -189,7 +201,7 @@ class Link:
 
     def _is_back(self) -> None:
         self._lost = None
-        _logger().warning("the watchdog at %s is back; all timers are watched again", self.address)
+        logger.warning("the watchdog at %s is back; all timers are watched again", self.address)
 
     def _is_lost(self, reason: str) -> None:
         """Say so, once per outage."""
@@ -199,7 +211,7 @@ class Link:
         if self._raises:
             raise error
         if first:
-            _logger().warning("%s", error)
+            logger.warning("%s", error)
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -213,15 +225,3 @@ class Link:
             page.close()
         self._pages = []
         self._start_over()
-
-
-def _not_watched() -> type[NotWatchedError]:
-    from unhang._worker.connection import NotWatchedError
-
-    return NotWatchedError
-
-
-def _logger() -> logging.Logger:
-    import logging
-
-    return logging.getLogger("unhang")

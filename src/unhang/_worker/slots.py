@@ -44,12 +44,15 @@ if TYPE_CHECKING:
                 WatchdogLostError: nobody is watching, and the client was told to raise.
             """
 
+        def connect(self) -> str | None:
+            """Make sure that somebody watches; returns why nobody does, or None."""
+
         def abandon(self) -> None:
             """Leave the watchdog, or, in a forked child, what is the parent's; pages are not used any more."""
 
 
-# Nanoseconds. The watchdog looks each second; one that is so late is taken for lost.
-STALE = 3_000_000_000
+# Nanoseconds. The watchdog looks each second; when it is so late, the worker finds out whether it is still there.
+STALE = 1_500_000_000
 
 # Scopes that a program makes up as it goes are forgotten when there are so many.
 _MOST_SITES = 4096
@@ -73,7 +76,7 @@ class Slot:
         """In a forked child: go on with a copy, which nobody watches. The page is the parent's."""
         self.cell = memoryview(bytearray(self.cell)).cast("q")
         # Neither early nor late: whoever restarts this has nothing to tell a watchdog.
-        self.watched = _UNWATCHED
+        self.watched = UNWATCHED
         self.free = []
         self.spare = []
 
@@ -101,7 +104,7 @@ class _Unwatched:
     __ge__ = __le__
 
 
-_UNWATCHED: memoryview = _Unwatched()  # type: ignore[assignment]
+UNWATCHED: memoryview = _Unwatched()  # type: ignore[assignment]
 
 
 def _warn_of_dropped_timer(cell: memoryview) -> None:
@@ -220,6 +223,11 @@ class Slots:
         cell = page.add_slot()
         assert cell is not None  # noqa: S101 - for the type checker: the page is new
         return cell, page.watched
+
+    def leave(self) -> None:
+        """Nobody makes timers here any more: leave the watchdog, if none is armed."""
+        if not any(slot.cell[DEADLINE] < NEVER for slot in list(self._living)):
+            self.channel.abandon()
 
     def start_over(self) -> None:
         """In a forked child, or to leave the watchdog: what is armed goes on unwatched, the next arming begins anew."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from unhang._core.page import DEADLINE, NEVER, SEQUENCE, TIMEOUT
 from unhang._worker.seconds import nanoseconds
-from unhang._worker.slots import STALE
+from unhang._worker.slots import STALE, UNWATCHED
 from unhang.errors import TimerStateError
 
 TYPE_CHECKING = False
@@ -83,6 +83,8 @@ class Timer:
         except BaseException:
             self.__exit__(None, None, None)
             raise
+        if slot.watched is UNWATCHED:
+            self._arm_anew()
 
     @property
     def scope(self) -> str:
@@ -125,10 +127,19 @@ class Timer:
             TimerStateError: the timer is not armed.
             WatchdogLostError: as on entering.
         """
+        slot = self._slot
+        if slot and slot.watched is UNWATCHED:
+            self._arm_anew()
+            return
         slot = self._armed("restart")
         site = self._site
         slot.count = count = slot.count + 1
         self._move(slot, site.clock() + site.after, site.after, count)
+
+    def _arm_anew(self) -> None:
+        """It was armed before a fork, or its page was lost: from now on it is watched, in a slot of this process's."""
+        self.__exit__(None, None, None)
+        self.__enter__()
 
     def extend(self, seconds: float | timedelta) -> None:
         """Move the deadline into the future by ``seconds``, a number above 0 or a ``timedelta``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import signal
@@ -9,11 +10,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import click
-
+from unhang._core.clock import SystemClock
 from unhang._platform import passing
 from unhang._platform.children import become_subreaper, reap, signal_descendants, spawn
 from unhang._platform.limits import raise_file_limit
+from unhang._watchdog.presence import Presence
 from unhang.shared_timer import Expired, SharedTimerServer
 
 EXPIRED, FAILED, CANNOT_RUN, NOT_FOUND = 124, 125, 126, 127
@@ -22,6 +23,8 @@ _GRACE = 5.0
 _GRACE_FOR_THE_REST = 1.0
 # Seconds behind the kill after which a process that is still there is reported and left.
 _LAST = 5.0
+# Seconds between two looks whether this process itself was stopped: a command does not pay for that.
+_BEAT = 1.0
 # Seconds until what a worker has armed is known here.
 _NEWS = 1.5
 
@@ -56,6 +59,7 @@ class Job:
         self._killed = False
         self._status: int | None = None
         self._pid = 0
+        self._presence = Presence(SystemClock())
         # Instants of the monotonic clock, and what is done then.
         self._due = {
             self._ends: math.inf,
@@ -96,9 +100,11 @@ class Job:
 
     def _turn(self, numbers: set[int]) -> None:
         """Wait for a signal or the next deadline, and act on it."""
-        now = time.monotonic()
-        wait = min(self._due.values()) - now
-        info = passing.wait(numbers, min(wait, 3600.0))
+        wait = min(min(self._due.values()) - time.monotonic(), _BEAT)
+        self._presence.waits(max(0.0, wait))
+        info = passing.wait(numbers, wait)
+        lost = self._presence.is_back()
+        self._due = {action: instant + lost for action, instant in self._due.items()}
         if info is None:
             now = time.monotonic()
             for action, instant in list(self._due.items()):
@@ -170,4 +176,4 @@ def _children_left() -> int:
 
 
 def _say(message: str) -> None:
-    click.echo(f"unhang: {message}", err=True)
+    logging.getLogger("unhang.run").warning(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from typing import Any
@@ -72,4 +73,8 @@ def main() -> None:
         sys.exit(_FAILED)
     except click.Abort:
         sys.exit(_INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - a failure of ours must not pass for one of the command
+        with contextlib.suppress(OSError):
+            click.echo(f"unhang: {type(error).__name__}: {error}", err=True)
+        sys.exit(_FAILED)
     sys.exit(status)

@@ -48,6 +48,11 @@ def serve(address: str | None, observe: bool, users: tuple[str, ...]) -> None:
     log_to_stderr()
     raise_file_limit()
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    if users and not address:
+        raise click.UsageError(
+            "--user needs an --address that the user can reach, such as /run/unhang/serve.sock: the default one is in "
+            "a directory that nobody else may enter"
+        )
     server = SharedTimerServer(
         address or f"{private_directory()}/serve.sock", observe=observe, users=[_uid(user) for user in users]
     )
