@@ -37,10 +37,13 @@ class SharedTimerServer(LoopThread):
             whatever this is.
         daemon: whether the thread lets the process end without it.
         observe: tell what expires, and kill nobody.
+        spare_stopped: spare a worker as long as SIGSTOP or Ctrl-Z has stopped it, as one in a debugger. For a
+            watchdog that does not stop with its workers' terminal.
         users: uids of other users whose workers are watched, and killed; for root alone. Default: only this user's.
         on_event: told what happens, in the watchdog's thread, so be quick; what it raises is logged. Called with
-            ``"killed"``, ``"expired"`` (when nobody is killed for it), ``"near miss"``, ``"held"`` (by a debugger),
-            ``"refused"``, ``"failed"`` or ``"overslept"``, the pid, or None, and the timers, the earliest first.
+            ``"killed"``, ``"expired"`` (when nobody is killed for it), ``"near miss"``, ``"held"`` (by a debugger, or
+            stopped), ``"refused"``, ``"failed"`` or ``"overslept"``, the pid, or None, and the timers, the earliest
+            first.
         listener: a socket (AF_UNIX, SOCK_SEQPACKET) that listens at ``address`` already, as a descriptor; it is
             taken over.
 
@@ -53,13 +56,14 @@ class SharedTimerServer(LoopThread):
     alone. `start` and `stop` may be called from any thread, not from several at once.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options, each with a default
         self,
         address: str | None = None,
         max_interval: float = 10.0,
         daemon: bool = True,
         *,
         observe: bool = False,
+        spare_stopped: bool = False,
         users: Iterable[int] = (),
         on_event: Callable[[str, int | None, list[Expired]], None] | None = None,
         listener: int | None = None,
@@ -73,6 +77,7 @@ class SharedTimerServer(LoopThread):
         self.address = address or _new_address()
         self._users = others
         self._observe = observe
+        self._spare_stopped = spare_stopped
         self._on_event = on_event
         self._listener_fd = listener
         self._reception: Reception | None = None
@@ -127,7 +132,9 @@ class SharedTimerServer(LoopThread):
             reception.tidy()
 
     def _execute(self, worker: Watched, timers: list[Expired], still: Callable[[], bool]) -> Outcome:  # noqa: ARG002
-        return Outcome.GONE if worker.handle is None else send(worker.handle, signal.SIGKILL, self._users, still)
+        if worker.handle is None:
+            return Outcome.GONE
+        return send(worker.handle, signal.SIGKILL, self._users, still, spare_stopped=self._spare_stopped)
 
     def _tell(self, event: str, worker: Watched | None, timers: list[Expired]) -> None:
         logger.log(_LEVELS.get(event, logging.ERROR), "%s", _line(event, worker, timers))
@@ -144,7 +151,7 @@ _WORDS = {
     "killed": "killed",
     "expired": "it is only observed",
     "near miss": "left its block just before the kill, and is spared",
-    "held": "spared while a debugger holds it",
+    "held": "spared while a debugger holds it, or a signal has stopped it",
     "refused": "not killed: it is protected, see above",
     "failed": "could not be killed yet",
 }

@@ -19,6 +19,9 @@ UNHANG = [sys.executable, "-m", "unhang"]
 HANG = "import time, unhang\nwith unhang.expires(0.3, 'stuck'): time.sleep(600)"
 
 
+PIPES = {"stdout": subprocess.PIPE, "text": True}
+
+
 def run(*arguments, **environment):
     return subprocess.run(
         [*UNHANG, "run", *arguments],
@@ -86,6 +89,40 @@ def test_a_command_that_ignores_sigterm_is_killed(monkeypatch):
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('x', flush=True); time.sleep(600)"
     done = run("--after", "1", "--", *python(code))
     assert (done.returncode, done.stdout) == (124, "x\n")
+
+
+def test_time_in_which_it_was_stopped_is_not_the_commands():
+    """--after counts only time in which `unhang run` itself could run."""
+    with subprocess.Popen(
+        [*UNHANG, "run", "--after", "2", "--", "sh", "-c", "echo ready; sleep 1"], **PIPES
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(2.5)  # what the process under test is stuck in
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(30) == 0
+
+
+def test_a_script_without_a_first_line_is_the_shells(tmp_path):
+    """As any shell does it."""
+    script = tmp_path / "script"
+    script.write_text("exit 6\n")
+    script.chmod(0o755)
+    assert run("--", str(script)).returncode == 6
+
+
+def test_a_log_that_nobody_reads_does_not_delay_kills():
+    """Standard error is a full pipe: workers are killed all the same."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    done = subprocess.run([*UNHANG, "run", "--", *python(HANG)], stderr=writer, timeout=60, check=False)
+    assert done.returncode == 124
+    os.close(reader)
+    os.close(writer)
 
 
 def test_observing_kills_nobody():
@@ -218,6 +255,22 @@ def test_the_terminal_is_the_commands(terminal):
     shell.shows("interrupted once")
 
 
+def test_a_terminal_that_is_closed_ends_the_command(tmp_path):
+    """The kernel tells `unhang run` alone, which passes it on."""
+    note = tmp_path / "note"
+    code = f"""
+import pathlib, signal
+signal.signal(signal.SIGHUP, lambda *_: pathlib.Path({str(note)!r}).touch())
+print("ready")
+signal.pause()
+"""
+    shell = Terminal(*UNHANG, "run", "--", sys.executable, "-u", "-c", code)
+    shell.shows("ready")
+    os.close(shell.fd)
+    until(note.exists)
+    os.waitpid(shell.pid, 0)
+
+
 def test_job_control_works(terminal):
     """Ctrl-Z gives the prompt back with both stopped; fg goes on with both."""
     shell = terminal("bash", "--norc", "--noprofile", "-i")
@@ -282,6 +335,7 @@ def test_serve_says_why_it_cannot(serve, tmp_path):
         (["--address", address], "listens there already"),
         (["--address", "/tmp/unhang.sock"], "anybody may write"),
         (["--address", str(tmp_path / "x"), "--user", "nobody-at-all"], "no user"),
+        (["--user", "daemon"], "--user needs an --address"),
     ):
         done = subprocess.run([*UNHANG, "serve", *arguments], capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 125

@@ -150,6 +150,44 @@ def test_a_watchdog_that_was_killed_is_started_again():
     assert "is still in 'outer'" in done.stderr
 
 
+def test_a_daemon_has_a_watchdog_when_its_parent_is_gone():
+    """configure(), fork, the parent exits and its watchdog with it: the child's first block starts one anew."""
+    done = run("""
+        import os, pathlib, time, unhang
+        unhang.configure()
+        address = pathlib.Path(os.environ["UNHANG_ADDRESS"])
+        if os.fork():
+            os._exit(0)
+        while address.exists():
+            time.sleep(0.01)
+        with unhang.expires(0.3, "daemon"):
+            time.sleep(600)
+    """)
+    assert "is still in 'daemon'" in done.stderr
+
+
+def test_a_program_that_is_stopped_is_not_killed_for_it():
+    """Ctrl-Z does not stop the watchdog of a program's own; it spares the program, and starts its time over."""
+    done = run("""
+        import os, signal, subprocess, sys, time, unhang
+        unhang.configure()
+        code = "import os, signal, time; time.sleep(1.5); os.kill(int(os.sys.argv[1]), signal.SIGCONT)"
+        subprocess.Popen([sys.executable, "-c", code, str(os.getpid())])
+        with unhang.expires(0.5):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        print("alive")
+    """)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
+    assert "spared" in done.stderr
+
+
+def test_a_frozen_program_is_told_at_once(monkeypatch):
+    """Its executable is no Python: starting that would start the program again, and again."""
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with pytest.raises(NotSupportedError, match="unhang serve"):
+        unhang.configure()
+
+
 def test_an_observed_program_lives():
     """configure(observe=True) and UNHANG_OBSERVE=1 tell what expires, and nothing more."""
     code = """

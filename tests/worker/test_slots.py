@@ -201,7 +201,7 @@ def in_child(look):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_child_does_not_touch_its_parents_timers(unhang_watchdog):
-    """It leaves and extends inherited timers as if nothing had happened; one that it restarts is its own from then on."""
+    """It leaves and extends inherited timers as if nothing had happened; one that it restarts becomes its own."""
     unhang_watchdog.clock.now_ns = time.monotonic_ns
     with unhang.expires(1000, "outer") as outer, unhang.expires(1000, "inner") as inner:
         before = [(seen.scope, seen.deadline, seen.sequence) for seen in unhang_watchdog._live()]

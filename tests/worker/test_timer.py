@@ -301,6 +301,20 @@ def test_a_decorated_coroutine_has_a_timer_while_it_runs(unhang_watchdog):
     assert unhang_watchdog.live == []
 
 
+def test_a_generator_function_cannot_be_decorated(unhang_watchdog):
+    """The call does no work, so the timer would watch nothing: that is told at once."""
+
+    def generate():
+        yield 1
+
+    async def generate_async():
+        yield 1
+
+    for function in (generate, generate_async):
+        with pytest.raises(TypeError, match="is a generator function"):
+            unhang.expires(after=10)(function)
+
+
 def test_a_decorator_made_before_configure_finds_the_client(unhang_watchdog):
     """Module-level decorators are evaluated on import; what is configured later is used."""
     from unhang._worker import choose

@@ -29,6 +29,7 @@ class Facts:
     start_time: float  # since boot, only to be compared
     tracer: int = 0  # the pid of the debugger that holds it
     exited: bool = False
+    stopped: bool = False  # by a signal: SIGSTOP, Ctrl-Z
 
 
 def refuse_number(pid: int, me: Me) -> str | None:

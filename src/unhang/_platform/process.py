@@ -77,6 +77,7 @@ def _facts_procfs(pid: int) -> Facts | None:
         start_time=float(fields[19]),
         tracer=_number(status, b"\nTracerPid:"),
         exited=fields[0] in (b"Z", b"X"),
+        stopped=fields[0] == b"T",
     )
 
 

@@ -49,6 +49,8 @@ def send(
     number: int,
     also: frozenset[int] = frozenset(),
     still: Callable[[], bool] = _always,
+    *,
+    spare_stopped: bool = False,
 ) -> Outcome:
     """Send a signal, unless the rules or a debugger protect the process by now.
 
@@ -57,14 +59,15 @@ def send(
         number: the signal.
         also: as for `refusal_of`.
         still: asked last of all; if it says no, nothing is sent.
+        spare_stopped: whether a process that a signal has stopped is as one in a debugger.
     """
     if isinstance(handle, ProcessHandle) and not handle.alive():
         return Outcome.GONE
     try:
-        refusal, traced = _look_again(handle, also)
+        refusal, held = _look_again(handle, also, spare_stopped=spare_stopped)
         if refusal is not None:
             logger.error("Not sending signal %s: %s", number, refusal)
-        if refusal is not None or traced:
+        if refusal is not None or held:
             return Outcome.HELD if refusal is None else Outcome.REFUSED
         if not still():
             return Outcome.SPARED
@@ -77,8 +80,10 @@ def send(
     return Outcome.SIGNALLED
 
 
-def _look_again(handle: ProcessHandle | GroupHandle, also: frozenset[int]) -> tuple[str | None, bool]:
-    """Why the worker may not be killed by now, and whether a debugger holds it."""
+def _look_again(
+    handle: ProcessHandle | GroupHandle, also: frozenset[int], *, spare_stopped: bool
+) -> tuple[str | None, bool]:
+    """Why the worker may not be killed by now, and whether a debugger holds it, or a signal that counts as one."""
     ours = _me(also)
     if isinstance(handle, GroupHandle):
         members = handle.members()
@@ -86,4 +91,4 @@ def _look_again(handle: ProcessHandle | GroupHandle, also: frozenset[int]) -> tu
     seen = handle.facts()
     if seen is None:
         return None, False  # it exits just now: the signal will find nobody
-    return refuse_process(seen, ours), bool(seen.tracer)
+    return refuse_process(seen, ours), bool(seen.tracer) or (spare_stopped and seen.stopped)

@@ -86,10 +86,12 @@ def _launch(address: str) -> None:
 
 
 def _revive(address: str) -> bool:
-    """Start the watchdog again, if this process has started it."""
-    if _owned is None or _owned.address != address:
-        return False
-    _owned.close()
+    """Start the watchdog again, for the process that has started it, or a child that was forked and has outlived it.
+
+    Nobody listens there any more. If two children find that out at the same moment, each gets one of its own.
+    """
+    if _owned is not None:
+        _owned.close()
     _remove(address)
     _launch(address)
     return True

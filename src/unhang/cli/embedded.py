@@ -29,7 +29,7 @@ def main(address: str, listener: int, lifeline: int, owner: int) -> None:
     raise_file_limit()
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    server = SharedTimerServer(address, listener=listener)
+    server = SharedTimerServer(address, listener=listener, spare_stopped=True)
     server.start()
     _wait_for_the_end_of(lifeline, owner)
     poll = select.poll()
