@@ -11,8 +11,8 @@ from chaos_shared_stage import finish_when_told, watched_on
 from chaos_stage import HANG, BrokenScenarioError, Outcome, Server, Stage, idle
 
 # Seconds that workers give a watchdog that does not look, with some to spare: it had promised to look within one
-# second, and is taken for lost three seconds behind that. Who arms then finds the new one.
-NOTICED = 4.5
+# second, and is looked for a second and a half behind that. Who arms then finds the new one.
+NOTICED = 3.5
 # Seconds that the watchdog is stopped, and then until the blocks are left that were due meanwhile.
 STOPPED = 10.0
 AFTERWARDS = 1.0

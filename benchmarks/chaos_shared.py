@@ -128,7 +128,8 @@ def failed_kill(stage: Stage) -> Outcome:
 
 def _fail_once(_server: Any) -> None:
     answers = iter([kill.Outcome.FAILED])
-    mock.patch("unhang.shared_timer.send", lambda *args: next(answers, None) or kill.send(*args)).start()
+    send = kill.send
+    mock.patch("unhang.shared_timer.send", lambda *args, **more: next(answers, None) or send(*args, **more)).start()
 
 
 def file_at_address(stage: Stage) -> Outcome:
