@@ -371,10 +371,14 @@ def send_what_lingers(address, say):
             time.sleep(workers.FOREVER)
 
 
-def test_a_descriptor_that_is_slow_to_close_holds_nobody_up(start, shared_server, shared_client):
+def test_a_descriptor_that_is_slow_to_close_holds_nobody_up(start, tmp_path):
     """A hung sibling is killed while the watchdog gets rid of it."""
-    start(send_what_lingers, shared_server.address).heard()
-    worker = start(workers.sleep_in_block, shared_client, 0.2)
+    tmp_path.chmod(0o700)
+    address = str(tmp_path / "watchdog.sock")
+    # In a process of its own: a child that this one started meanwhile would wait for the descriptor too.
+    start(workers.serve_shared, address).heard()
+    start(send_what_lingers, address).heard()
+    worker = start(workers.sleep_in_block, unhang.SharedTimerClient(address), 0.2)
     begun = worker.heard()
     assert worker.ended() == -signal.SIGKILL
     assert time.monotonic() - begun < 30

@@ -140,7 +140,7 @@ def test_a_worker_that_cannot_be_identified_is_told(sight, worker, monkeypatch):
     assert sight.watch.dropped.counts == {"worker not identified": 1}
     sight.arm(worker.pid)
     with monkeypatch.context() as context:
-        context.setattr("unhang._platform.process.facts", mock.Mock(side_effect=shortage))
+        context.setattr("unhang._platform.process._read", mock.Mock(side_effect=shortage))
         assert not sight.watch.kill(worker.pid, signal.SIGKILL)
     assert worker.runs()
 

@@ -64,20 +64,31 @@ def _stat(pid: int) -> list[bytes]:
 
 def _facts_procfs(pid: int) -> Facts | None:
     try:
-        fields = _stat(pid)
+        start_time = float(_stat(pid)[19])
+    except OSError as error:
+        if error.errno in _NOBODY:
+            return None
+        raise
+    return _facts_of_status(pid, start_time)
+
+
+def _facts_of_status(pid: int, start_time: float) -> Facts | None:
+    try:
         status = _read(f"/proc/{pid}/status")
     except OSError as error:
         if error.errno in _NOBODY:
             return None
         raise
+    start = status.index(b"\nState:\t") + len(b"\nState:\t")
+    state = status[start : start + 1]
     return Facts(
         pid=pid,
-        group=int(fields[2]),
+        group=_number(status, b"\nNSpgid:"),
         user=_number(status, b"\nUid:"),
-        start_time=float(fields[19]),
+        start_time=start_time,
         tracer=_number(status, b"\nTracerPid:"),
-        exited=fields[0] in (b"Z", b"X"),
-        stopped=fields[0] == b"T",
+        exited=state in (b"Z", b"X"),
+        stopped=state == b"T",
     )
 
 
@@ -239,6 +250,10 @@ class ProcessHandle:
 
     def facts(self) -> Facts | None:
         """What the kernel says about the process now; None when it has exited."""
+        if self.fd >= 0 and LINUX:
+            # The pidfd tells whether it is still this process, so one file says the rest: a kill waits for it.
+            seen = _facts_of_status(self.pid, self.start_time)
+            return seen if self.alive() else None
         seen = facts(self.pid)
         return seen if seen is not None and seen.start_time == self.start_time and self.alive() else None
 
