@@ -226,6 +226,20 @@ def test_a_kill_that_fails_is_tried_again_with_growing_pauses(stage):
     assert len(stage.kills) == 12
 
 
+def test_failed_kills_of_one_block_do_not_count_against_the_next(stage):
+    """A worker that got over a block in which it could not be killed is tried as often in another one."""
+    worker = stage.worker()
+    slot = stage.arm(worker, 2)
+    stage.outcome = Outcome.FAILED
+    stage.clock.advance(300)
+    slot[DEADLINE] |= NEVER
+    stage.clock.advance(2)
+    stage.told.clear()
+    stage.arm(worker, 2)
+    stage.clock.advance(300)
+    assert stage.told == [("failed", 7)] * 12
+
+
 def test_a_protected_process_is_told_once(stage):
     """The rules forbid it: there is nothing to try again."""
     worker = stage.worker()

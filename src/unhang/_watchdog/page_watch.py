@@ -190,6 +190,9 @@ class PageWatch:
             next_look = min(next_look, earliest)
         if due or worker.dealt_with:
             next_look = min(next_look, self._judge(worker, due, now))
+        else:
+            # Whatever kept it from being killed was about another block.
+            worker.attempts, worker.held = 0, False
         if worker.number in self._workers and next_look < NEVER:
             self._looks.arm(worker.number, 0, next_look / _SECOND, worker)
         else:

@@ -114,8 +114,8 @@ class Reception:
         if reason is not None:
             self.limits_met.add("refused", reason)
         peer = _Peer(new, time.monotonic(), Watched(pid, handle), reason)
-        self._peers[peer.fd] = self._silent[peer.fd] = peer
         self._waiter.call(peer.fd, functools.partial(self._hear, peer))
+        self._peers[peer.fd] = self._silent[peer.fd] = peer
         if handle is not None and handle.fd >= 0:
             self._waiter.call_once(handle.fd, functools.partial(self._leave, peer))
 
