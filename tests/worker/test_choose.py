@@ -150,6 +150,26 @@ def test_a_watchdog_that_was_killed_is_started_again():
     assert "is still in 'outer'" in done.stderr
 
 
+def test_a_watchdog_that_cannot_be_started_again_breaks_nothing():
+    """The program says so, and its blocks go on."""
+    done = run("""
+        import os, pathlib, signal, subprocess, sys, time, unhang
+        unhang.configure()
+        address = os.environ["UNHANG_ADDRESS"]
+        sys.executable = "/nowhere/python"
+        listing = subprocess.run(["pgrep", "-f", address], capture_output=True, text=True).stdout.split()
+        with unhang.expires(60):
+            os.kill(next(int(pid) for pid in listing if int(pid) != os.getpid()), signal.SIGKILL)
+            give_up = time.monotonic() + 3
+            while time.monotonic() < give_up:
+                with unhang.expires(0.5):
+                    time.sleep(0.001)
+        print("alive")
+    """)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
+    assert "it cannot be started" in done.stderr
+
+
 def test_a_daemon_has_a_watchdog_when_its_parent_is_gone():
     """configure(), fork, the parent exits and its watchdog with it: the child's first block starts one anew."""
     done = run("""

@@ -56,7 +56,7 @@ class SharedTimerClient:
         *,
         on_lost: str = "warn",
         observe: bool = False,
-        _revive: Callable[[str], bool] | None = None,
+        _revive: Callable[[str], None] | None = None,
     ) -> None:
         if on_lost not in ("warn", "raise"):
             raise ValueError(f"on_lost is 'warn' or 'raise', not {on_lost!r}")

@@ -75,9 +75,11 @@ def _launch(address: str) -> None:
         listener.bind(address)
         listener.listen(socket.SOMAXCONN)
         _spawn(address, listener.fileno(), ours)
-    except BaseException:
+    except BaseException as error:
         os.close(theirs)
         _remove(address)
+        if isinstance(error, (OSError, subprocess.SubprocessError)):
+            raise NotSupportedError(_WHAT, f"it cannot be started: {error}") from error
         raise
     finally:
         os.close(ours)
@@ -85,16 +87,18 @@ def _launch(address: str) -> None:
     _owned = _Owned(address, theirs)
 
 
-def _revive(address: str) -> bool:
+def _revive(address: str) -> None:
     """Start the watchdog again, for the process that has started it, or a child that was forked and has outlived it.
 
     Nobody listens there any more. If two children find that out at the same moment, each gets one of its own.
+
+    Raises:
+        NotSupportedError: as for `start`.
     """
     if _owned is not None:
         _owned.close()
     _remove(address)
     _launch(address)
-    return True
 
 
 def _check() -> None:
@@ -134,7 +138,7 @@ def _spawn(address: str, listener: int, lifeline: int) -> None:
     )
     if done.returncode != 0:
         raise NotSupportedError(
-            "a watchdog process of its own",
+            _WHAT,
             f"{sys.executable} ended with status {done.returncode}; see its error above",
         )
 
@@ -163,4 +167,5 @@ def _after_fork() -> None:
         _owned = None
 
 
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -18,7 +18,7 @@ from unhang._platform import memfd
 from unhang._platform.descriptor import Descriptor
 from unhang._worker.connection import Connection, NotWatchedError
 from unhang._worker.slots import STALE
-from unhang.errors import WatchdogLostError
+from unhang.errors import NotSupportedError, WatchdogLostError
 
 logger = logging.getLogger("unhang")
 
@@ -58,11 +58,11 @@ class Link:
         address: the path of the watchdog's socket.
         on_lost: ``"warn"`` or ``"raise"``.
         observe: whether the watchdog is asked never to kill this process.
-        revive: starts the watchdog again if this process has started it and it is gone; False if it did not.
+        revive: starts the watchdog again, if this process has started it and nobody listens there any more.
     """
 
     def __init__(
-        self, address: str, *, on_lost: str, observe: bool, revive: Callable[[str], bool] | None = None
+        self, address: str, *, on_lost: str, observe: bool, revive: Callable[[str], None] | None = None
     ) -> None:
         self.address = address
         self._revive = revive
@@ -192,8 +192,12 @@ class Link:
         try:
             self._connection = Connection(self.address, self._flags, pages, self._patience)
         except NotWatchedError as error:
-            if not error.nobody or self._revive is None or not self._revive(self.address):
+            if not error.nobody or self._revive is None:
                 raise
+            try:
+                self._revive(self.address)
+            except NotSupportedError as failure:
+                raise NotWatchedError(failure.reason) from failure
             self._connection = Connection(self.address, self._flags, pages, _FIRST_PATIENCE)
         # A signal handler may have added some meanwhile.
         for page in self._pages[len(pages) :]:
