@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 import unhang
 
 
@@ -36,3 +38,13 @@ def test_help_and_version():
     assert unhang.__version__ in run("--version").stdout
     assert run("nonsense").returncode == 125
     assert run("demo", "--after", "-1").returncode == 125
+
+
+@pytest.mark.parametrize("command", ["run", "serve", "demo"])
+def test_every_option_has_a_twin_in_the_environment(command):
+    """Help names a variable for each but --help."""
+    text = run(command, "--help").stdout
+    options = [line for line in text.splitlines() if line.startswith("  --")]
+    assert options
+    assert text.count("UNHANG_") >= len(options)
+    assert " ".join(text.split()).count("env var: UNHANG_") == len(options)

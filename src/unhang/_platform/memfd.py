@@ -9,8 +9,6 @@ import threading
 
 from unhang._core.page import LARGEST_PAGE, SMALLEST_PAGE, PageError
 
-SUPPORTED = hasattr(os, "memfd_create") and hasattr(fcntl, "F_ADD_SEALS")
-
 
 def create(size: int) -> tuple[int, mmap.mmap]:
     """Zeroed memory whose size is sealed, as a descriptor and mapped.

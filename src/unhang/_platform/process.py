@@ -14,10 +14,10 @@ import resource
 import select
 import signal
 import socket
-import struct
 import sys
 
 from unhang._core.rules import Facts, Me
+from unhang._platform.credentials import peer_credentials
 
 LINUX = sys.platform == "linux"
 _NOBODY = {errno.ENOENT, errno.ESRCH, errno.EACCES, errno.EPERM, errno.ENOTDIR}
@@ -304,13 +304,6 @@ def _within_our_share(fd: int) -> int:
         return -1
     os.set_inheritable(fd, False)
     return fd
-
-
-def peer_credentials(peer: socket.socket) -> tuple[int, int]:
-    """The pid and the effective uid of whoever connected this unix socket, as the kernel says."""
-    size = struct.calcsize("3i")
-    pid, user, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    return pid, user
 
 
 def has_another_clock(pid: int) -> bool:

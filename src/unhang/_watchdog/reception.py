@@ -15,9 +15,10 @@ from unhang._core.messages import KICK, OBSERVE, PAGE, WELCOME, MessageError, pa
 from unhang._core.page import MOST_BYTES, PageError, PageReader
 from unhang._core.tally import Tally
 from unhang._platform import memfd
+from unhang._platform.credentials import peer_credentials
 from unhang._platform.fork import close_in_child
 from unhang._platform.listener import Listener, hang_up, receive
-from unhang._platform.process import ProcessHandle, has_another_clock, peer_credentials
+from unhang._platform.process import ProcessHandle, has_another_clock
 from unhang._platform.waiter import Waiter
 from unhang._watchdog.kill import refusal_of
 from unhang._watchdog.page_watch import PageWatch, Watched

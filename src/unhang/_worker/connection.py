@@ -5,12 +5,12 @@ from __future__ import annotations
 import array
 import os
 import socket
-import struct
 import time
 from collections.abc import Sequence
 
 from unhang._core.messages import LONGEST, MessageError, hello, refusal
 from unhang._platform.address import check_address
+from unhang._platform.credentials import peer_credentials
 from unhang._platform.descriptor import Descriptor
 from unhang.errors import AddressError
 
@@ -79,8 +79,7 @@ class Connection:
     def _check_peer(self) -> None:
         if not hasattr(socket, "SO_PEERCRED"):
             raise OSError("this system does not say who listens there")
-        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        user = struct.unpack("3i", credentials)[1]
+        _, user = peer_credentials(self._socket)
         if user not in (os.geteuid(), 0):
             raise OSError(f"another user listens there (uid {user})")
 

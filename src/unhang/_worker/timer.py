@@ -1,4 +1,4 @@
-"""What a block does: a `Timer`, which is a few stores into the page, and a `Heartbeat` made of one.
+"""What a block does: a `Timer`, which is a few stores into the page.
 
 Sources: the slots of the page are those of `unhang._core.page`. Entering stores the deadline and compares it
 with the instant at which the watchdog will look; leaving marks the slot as not armed. Nothing is sent, locked or

@@ -21,6 +21,8 @@ _WAYS = {"shared": ["shared"], "queue": ["queue"], "fifo": ["fifo"], "all": ["sh
 @click.option(
     "--via",
     type=click.Choice(list(_WAYS)),
+    envvar="UNHANG_DEMO_VIA",
+    show_envvar=True,
     default="all",
     show_default=True,
     help="Where workers keep their timers: in shared memory, or at the server behind a multiprocessing queue or a "
@@ -29,6 +31,8 @@ _WAYS = {"shared": ["shared"], "queue": ["queue"], "fifo": ["fifo"], "all": ["sh
 @click.option(
     "--after",
     type=click.FloatRange(min=0.1, max=60),
+    envvar="UNHANG_DEMO_AFTER",
+    show_envvar=True,
     default=1.0,
     show_default=True,
     help="Seconds that a block may take.",

@@ -17,7 +17,7 @@ from unhang._platform.limits import raise_file_limit
 from unhang._watchdog.presence import Presence
 from unhang.shared_timer import Expired, SharedTimerServer
 
-EXPIRED, FAILED, CANNOT_RUN, NOT_FOUND = 124, 125, 126, 127
+EXPIRED, CANNOT_RUN, NOT_FOUND = 124, 126, 127
 # Seconds between asking a process to end and killing it.
 _GRACE = 5.0
 _GRACE_FOR_THE_REST = 1.0
@@ -143,9 +143,12 @@ class Job:
 
     def _end_the_rest(self, numbers: set[int]) -> None:
         """End what the command has left behind: nobody is there who would wait for it."""
-        self._due = dict.fromkeys(self._due, math.inf)
         now = time.monotonic()
-        stages = [(now, signal.SIGTERM), (now + _GRACE_FOR_THE_REST, signal.SIGKILL), (now + _LAST, None)]
+        stages = [
+            (now, signal.SIGTERM),
+            (now + _GRACE_FOR_THE_REST, signal.SIGKILL),
+            (now + _GRACE_FOR_THE_REST + _LAST, None),
+        ]
         told = False
         while (left := _children_left()) and stages:
             instant, number = stages[0]
