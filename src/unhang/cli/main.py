@@ -13,10 +13,16 @@ import unhang
 from unhang.errors import UnhangError
 
 # In the order in which they help. Imported when called: `unhang --help` need not pay for what it does not use.
-_COMMANDS = {"run": "unhang.cli.run", "serve": "unhang.cli.serve", "demo": "unhang.cli.demo"}
+_COMMANDS = {
+    "run": "unhang.cli.run",
+    "serve": "unhang.cli.serve",
+    "report": "unhang.cli.report",
+    "demo": "unhang.cli.demo",
+}
 _SHORT = {
     "run": "Run a command, and watch everything that it starts.",
     "serve": "Watch workers that are started elsewhere.",
+    "report": "Show where a worker hung, and who is to blame.",
     "demo": "Watch eight workers finish or hang, for a few seconds.",
 }
 # As coreutils' timeout, so that a failure of the watchdog is not taken for one of the command.

@@ -1,0 +1,253 @@
+"""Keeps reports: a directory of this user's alone, with a bounded number of files."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from unhang._platform.address import private_directory
+from unhang.errors import UnhangError
+from unhang.report import words
+from unhang.report.fit import fit
+from unhang.report.model import Report, encode
+
+__all__ = ["ReportDirectoryError", "ReportStore", "default_directory", "fit", "latest"]
+
+MOST_BYTES_A_REPORT = 4 << 20
+_OURS = re.compile(r"unhang-\d{8}T\d{6}Z-(?P<id>[A-Za-z0-9_.-]{1,64})\.json")
+_UNFINISHED = re.compile(r"\.unhang-[0-9a-f]{16}\.tmp")
+_SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+# Seconds, after which a file that was never finished is nobody's any more.
+_STALE = 3600.0
+_DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+class ReportDirectoryError(UnhangError, PermissionError):
+    """Reports must not, or cannot, be kept in this directory.
+
+    Attributes:
+        directory: the directory.
+        reason: why not.
+    """
+
+    def __init__(self, directory: str, reason: str) -> None:
+        super().__init__(errno.EPERM, reason, directory)
+        self.directory = directory
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"no reports can be kept in {self.directory!r}: {self.reason}"
+
+
+def default_directory() -> str:
+    """``$XDG_STATE_HOME/unhang/reports``, else ``~/.local/state/unhang/reports``; it need not be there.
+
+    For a user without a home, a directory beside the sockets.
+
+    Raises:
+        AddressError: there is no home, and no place for the sockets either.
+    """
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if state.is_absolute():
+        return str(state / "unhang" / "reports")
+    with contextlib.suppress(RuntimeError):
+        if (home := Path.home()).is_absolute():
+            return str(home / ".local" / "state" / "unhang" / "reports")
+    return f"{private_directory()}/reports"
+
+
+def latest(directory: str) -> str | None:
+    """The path of the report in a directory that was written last; None if there is none, or no directory."""
+    try:
+        files = _files(directory)
+    except OSError:
+        return None
+    return str(Path(directory, max(files).name)) if files else None
+
+
+class _File(NamedTuple):
+    """A report in the directory; the earliest is the smallest."""
+
+    written: int  # wall clock, ns
+    name: str
+    size: int
+
+
+def _files(directory: str | int) -> list[_File]:
+    """What is named like ours and is a plain file, unsorted."""
+    found = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                if _OURS.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                    status = entry.stat(follow_symlinks=False)
+                    found.append(_File(status.st_mtime_ns, entry.name, status.st_size))
+    return found
+
+
+class ReportStore:
+    """A directory of reports, of a bounded number and size.
+
+    Nobody else may be able to write to it. It is made, with those above it, readable for this user alone. Several
+    stores of one user, also in several processes, may share it. Safe to use from several threads. A file is there as
+    a whole or not at all; that it survives a loss of power is not promised.
+
+    Args:
+        directory: where; a link is refused.
+        most: how many reports are kept; the oldest go first.
+        most_bytes: how many bytes they may take together. The one that was written last stays, whatever its size.
+
+    Raises:
+        ReportDirectoryError: others may write there, or it is no directory of this user's.
+        OSError: it cannot be made.
+    """
+
+    def __init__(self, directory: str, *, most: int = 50, most_bytes: int = 64 << 20) -> None:
+        if most < 1 or most_bytes < 1:
+            raise ValueError(f"a store keeps one report of one byte at least, not {most} and {most_bytes}")
+        self.directory = str(Path(directory).absolute())
+        self._most = most
+        self._most_bytes = most_bytes
+        _make(self.directory)
+        with _opened(self.directory):
+            pass
+
+    def write(self, report: Report) -> str:
+        """Keep a report, in place of one with the same id; returns its path.
+
+        One of more than 4 MiB is made smaller. Old reports that are too many are removed.
+
+        Raises:
+            ReportDirectoryError: somebody has changed whose directory it is.
+            OSError: it cannot be written; nothing is left of it, and the one that it would replace is still there.
+        """
+        document = encode(fit(report, MOST_BYTES_A_REPORT))
+        name = file_name(report)
+        with _opened(self.directory) as directory:
+            _write(directory, name, document)
+            # Too many old ones are no failure of this one.
+            with contextlib.suppress(OSError):
+                self._tidy(directory, name)
+        return str(Path(self.directory, name))
+
+    def _tidy(self, directory: int, newest: str) -> None:
+        """Remove what is too much, what is of the same incident, and what was never finished."""
+        incident = _id_of(newest)
+        kept, size = 1, 0
+        others = []
+        for file in sorted(_files(directory), reverse=True):
+            if file.name == newest:
+                size += file.size
+            else:
+                others.append(file)
+        for file in others:
+            if _id_of(file.name) != incident and kept < self._most and size + file.size <= self._most_bytes:
+                kept += 1
+                size += file.size
+            else:
+                _remove(directory, file.name)
+                if _id_of(file.name) != incident:
+                    # Older ones go too, also those that would still have room.
+                    kept = self._most
+        _remove_stale(directory)
+
+
+def file_name(report: Report) -> str:
+    """The name of a report's file, out of its time and id; whatever these are, it is a plain name."""
+    written = words.instant(report.time)
+    # The year may have fewer digits than four.
+    moment = f"{written:%m%dT%H%M%SZ}" if written else "0000T000000Z"
+    return f"unhang-{written.year if written else 0:04}{moment}-{_safe(report.id)}.json"
+
+
+def _safe(name: str) -> str:
+    """The name if it can be part of a file name, else one that only this one is turned into."""
+    if _SAFE_ID.fullmatch(name):
+        return name
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:16]
+    return f"{re.sub(r'[^A-Za-z0-9]+', '_', name[:32])}-{digest}".lstrip("-.")
+
+
+def _id_of(name: str) -> str:
+    found = _OURS.fullmatch(name)
+    return found["id"] if found else ""
+
+
+def _make(directory: str) -> None:
+    """Make a directory and those above it, each for this user alone."""
+    missing = []
+    path = Path(directory)
+    while not os.path.lexists(path):
+        missing.append(path)
+        path = path.parent
+    for each in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            each.mkdir(mode=0o700)
+
+
+@contextlib.contextmanager
+def _opened(directory: str) -> Iterator[int]:
+    """A descriptor of a directory that only this user may write to; what is done with it is done there."""
+    try:
+        descriptor = os.open(directory, _DIRECTORY)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise ReportDirectoryError(directory, "it is not a directory (a link is not followed)") from error
+        raise
+    try:
+        _check(directory, os.fstat(descriptor))
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _check(directory: str, status: os.stat_result) -> None:
+    if status.st_uid != os.geteuid():
+        raise ReportDirectoryError(directory, f"it belongs to another user (uid {status.st_uid}); use one of your own")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        mode = stat.S_IMODE(status.st_mode)
+        raise ReportDirectoryError(directory, f"others may write to it (mode {mode:o}); chmod 700 it")
+
+
+def _write(directory: int, name: str, document: bytes) -> None:
+    """Put a file into a directory, as a whole or not at all."""
+    unfinished = f".unhang-{secrets.token_hex(8)}.tmp"
+    descriptor = os.open(unfinished, _NEW, 0o600, dir_fd=directory)
+    try:
+        try:
+            rest = memoryview(document)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        finally:
+            # Where files are far away, it is closing that fails.
+            os.close(descriptor)
+        os.replace(unfinished, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        _remove(directory, unfinished)
+        raise
+
+
+def _remove(directory: int, name: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(name, dir_fd=directory)
+
+
+def _remove_stale(directory: int) -> None:
+    """Remove what a process that died has left half written."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if _UNFINISHED.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(FileNotFoundError):
+                    # The times of files are of the wall clock.
+                    if time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE:
+                        _remove(directory, entry.name)

@@ -1,0 +1,144 @@
+"""How times, places and workers are put into words, for people. Everything in a report may be hostile."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from unhang.report.model import Departed, Frame, Worker
+
+_CONTROL = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+# Most text is plain; only what is not is looked at character by character.
+_PLAIN = re.compile(r"[ -~]*")
+
+
+def stripped(text: str, keep: str = "") -> str:
+    """The text with a space for each line break or tab, and without other control characters but those in ``keep``.
+
+    What turns the direction of text counts as one, and so do halves of surrogate pairs.
+    """
+    if _PLAIN.fullmatch(text):
+        return text
+    return "".join(
+        character if character in keep or unicodedata.category(character) not in _CONTROL else _instead(character)
+        for character in text
+    )
+
+
+def _instead(character: str) -> str:
+    return " " if character in "\t\n\r\v\f\x85\u2028\u2029" else "\N{REPLACEMENT CHARACTER}"
+
+
+def clean(text: str, most: int) -> str:
+    """The text on one line without control characters, cut behind ``most`` characters."""
+    # Cut first: it may be megabytes.
+    line = stripped(text[: most + 1]).strip()
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def clean_path(path: str, most: int) -> str:
+    """As `clean`, but it is the beginning that is cut off."""
+    line = stripped(path[-most - 1 :]).strip()
+    return line if len(line) <= most else f"…{line[1 - most :]}"
+
+
+def quoted(scope: str, most: int = 48) -> str:
+    """The name of a block, in quotes; of a path, its end counts."""
+    return f"'{clean_path(scope, most) if '/' in scope else clean(scope, most)}'"
+
+
+def seconds(duration: float) -> str:
+    """A duration, as exact as people want it: ``35 ms``, ``5.2 s``, ``61 s``, ``12 min``, ``3.4 h``."""
+    if not math.isfinite(duration):
+        return "? s"
+    for least, unit, form in _DURATIONS:
+        if abs(duration) >= least:
+            return form.format(duration / unit)
+    return "0 s" if duration == 0 else f"{duration * 1000:.0f} ms"
+
+
+# From how many seconds on, what to divide by, and how it is written.
+_DURATIONS = (
+    (3.6e9, 1, "{:.0e} s"),
+    (7200, 3600, "{:.1f} h"),
+    (600, 60, "{:.0f} min"),
+    (9.95, 1, "{:.0f} s"),
+    (0.0995, 1, "{:.2g} s"),
+)
+
+
+def instant(time: str) -> dt.datetime | None:
+    """An instant in ISO 8601, of UTC if it says nothing else; None if it is none."""
+    try:
+        parsed = dt.datetime.fromisoformat(time[:64])
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=dt.UTC)).astimezone(dt.UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def moment(time: str) -> str:
+    """An instant in ISO 8601 as ``2026-03-01 12:03:41 UTC``; what is none stays as it is."""
+    parsed = instant(time)
+    return f"{parsed:%Y-%m-%d %H:%M:%S} UTC" if parsed else clean(time, 32)
+
+
+def size(count: int) -> str:
+    """A number of bytes, in binary units."""
+    amount = float(count)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if abs(amount) < 1024:
+            return f"{amount:.0f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+def ranges(numbers: Iterable[int], most: int = 12) -> str:
+    """Numbers in order, runs folded: ``0-3,5``; what is behind the first ``most`` runs becomes an ellipsis."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    words = [str(low) if low == high else f"{low}-{high}" for low, high in runs[:most]]
+    return ",".join([*words, "…"] if len(runs) > most else words)
+
+
+def who(workers: Sequence[Worker | Departed]) -> str:
+    """Which workers: ``rank 2``, ``ranks 0-3,5``, ``worker 123`` by its pid, ``ranks 0-3 and workers 77,78``."""
+    ranks = {worker.rank for worker in workers if worker.rank is not None}
+    pids = {worker.pid for worker in workers if worker.rank is None}
+    words = []
+    if ranks:
+        words.append(f"rank{_s(ranks)} {ranges(ranks)}")
+    if pids:
+        words.append(f"worker{_s(pids)} {ranges(pids, 6)}")
+    return " and ".join(words)
+
+
+def who_with_pid(worker: Worker | Departed) -> str:
+    """One worker, and its pid: ``rank 2 (pid 17784)``, ``worker 123``."""
+    return who([worker]) if worker.rank is None else f"{who([worker])} (pid {worker.pid})"
+
+
+def count(workers: Sequence[Worker | Departed]) -> str:
+    """How many workers: ``1 rank``, ``3 ranks``, or ``3 workers`` if they have no ranks."""
+    noun = "rank" if all(worker.rank is not None for worker in workers) else "worker"
+    return f"{len(workers)} {noun}{_s(workers)}"
+
+
+def _s(several: Iterable[object]) -> str:
+    return "" if len(list(several)) == 1 else "s"
+
+
+def place(frame: Frame) -> str:
+    """Where a frame is, in short: ``train.py:41 in load_batch``."""
+    return f"{clean_path(spot(frame).rpartition('/')[2], 48)} in {clean(frame.function, 48)}"
+
+
+def spot(frame: Frame) -> str:
+    """The file and line of a frame."""
+    return f"{frame.file}:{frame.line}" if frame.line else frame.file

@@ -1,0 +1,157 @@
+"""`unhang report`, run as a user runs it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from report import samples
+from unhang.report import html, text
+from unhang.report.model import decode
+from unhang.report.store import ReportStore
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "unhang", "report", *arguments],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.fixture
+def directory(tmp_path):
+    tmp_path.chmod(0o700)
+    return str(tmp_path)
+
+
+@pytest.fixture
+def path(directory):
+    return ReportStore(directory).write(samples.slow_loader())
+
+
+def test_a_report_as_text(path):
+    """What `unhang run` printed, and where the file is."""
+    done = run(path)
+    assert done.returncode == 0
+    assert done.stdout == f"{text.render(samples.slow_loader())}\nreport: {path}\n"
+
+
+def test_a_report_as_a_page(path):
+    """On standard output."""
+    assert run("--html", path).stdout == html.render(samples.slow_loader()) + "\n"
+
+
+def test_a_report_as_json(path):
+    """For people to look at, and for programs the same report."""
+    done = run("--json", path)
+    assert decode(done.stdout.encode()) == samples.slow_loader()
+    assert len(done.stdout.splitlines()) > 100
+
+
+def test_the_newest_report_is_shown(directory, path):
+    """Of the directory that is named, in the environment too."""
+    os.utime(path, (1, 1))
+    newest = ReportStore(directory).write(msgspec.structs.replace(samples.lone(), id="newest"))
+    for done in (run("--dir", directory), run(UNHANG_REPORT_DIR=directory)):
+        assert done.stdout.splitlines()[-1] == f"report: {newest}"
+
+
+def test_the_default_directory(tmp_path):
+    """That of the user."""
+    path = ReportStore(str(tmp_path / "unhang" / "reports")).write(samples.lone())
+    done = run(XDG_STATE_HOME=str(tmp_path))
+    assert done.stdout.splitlines()[-1] == f"report: {path}"
+
+
+def test_hostile_reports_are_harmless_in_a_terminal(directory):
+    """No escape sequence comes out, as text or in JSON."""
+    path = ReportStore(directory).write(samples.hostile())
+    for arguments in ((), ("--json",)):
+        done = run(path, *arguments)
+        assert done.returncode == 0
+        assert "\x1b" not in done.stdout
+
+
+def test_output_that_knows_ascii_only(path):
+    """A locale without Unicode stops nobody."""
+    done = run(path, PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "No such file"),
+        (b"", "not JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[1, 2]", "no report of unhang"),
+        (b'{"id": "x", "time": "y"}', "no report of unhang"),
+        (b'{"unhang_report": 1}', "not a whole report"),
+        (b'{"unhang_report": 1, "id": "x", "time": "y", "workers": [{"pid": "z"}]}', "$.workers[0].pid"),
+        (b'{"unhang_report": 2, "news": []}', "needs a newer unhang"),
+    ],
+)
+def test_what_is_no_report(tmp_path, content, words):
+    """One line that says what is wrong, and status 125."""
+    path = tmp_path / "file.json"
+    if content is not None:
+        path.write_bytes(content)
+    refused(run(str(path)), words)
+
+
+def refused(done, words):
+    assert done.returncode == 125
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert words in done.stderr
+
+
+def test_places_without_a_report(tmp_path):
+    """An empty directory, none, a directory for a file, a pipe that nobody writes to."""
+    refused(run("--dir", str(tmp_path)), f"there is no report in {tmp_path}")
+    refused(run("--dir", str(tmp_path / "none")), "there is no report in")
+    refused(run(str(tmp_path)), "unhang report --dir")
+    refused(run(UNHANG_REPORT_DIR="none"), "no reports are kept")
+    os.mkfifo(tmp_path / "pipe")
+    refused(run(str(tmp_path / "pipe")), "not a plain file")
+
+
+def test_a_file_that_may_not_be_read(tmp_path, other_user):
+    """It is said so."""
+    path = tmp_path / "file.json"
+    path.write_text("{}")
+    path.chmod(0o600)
+    code = f"import os, sys; os.setuid({other_user}); sys.argv[1:] = ['report', {str(path)!r}]"
+    done = subprocess.run(
+        [sys.executable, "-c", f"from unhang.cli.main import main; import unhang.cli.report; {code}; main()"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    refused(done, "Permission denied")
+
+
+def test_one_form_at_a_time(path):
+    """Both are a wrong call."""
+    done = run("--json", "--html", path)
+    assert done.returncode == 125
+    assert "choose one" in done.stderr
+
+
+def test_every_option_has_a_twin_in_the_environment(path):
+    """Help names it, and it works."""
+    usage = run("--help").stdout
+    options = [line for line in usage.splitlines() if line.startswith("  --")]
+    assert " ".join(usage.split()).count("env var: UNHANG_REPORT_") == len(options) == 3
+    assert json.loads(run(path, UNHANG_REPORT_JSON="1").stdout)["id"] == samples.slow_loader().id
+    assert run(path, UNHANG_REPORT_HTML="1").stdout.startswith("<!doctype html>")

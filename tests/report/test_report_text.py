@@ -1,0 +1,149 @@
+"""What `unhang run` prints about a hang."""
+
+import unicodedata
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+
+from report import samples
+from report.random_reports import reports
+from unhang.report import text
+from unhang.report.model import Report, Sure, Verdict, Worker
+
+HEADLINES = {
+    samples.lone: "worker 123 hangs in 'step' for 60 s: lock, train.py:41 in load_batch",
+    samples.slow_loader: "rank 2 (pid 17784) hangs in 'load' for 61 s: python loop, loader.py:12 in decode; "
+    "7 ranks wait for it",
+    samples.sixty_four: "rank 37 (pid 17854) hangs in 'load' for 61 s: python loop, loader.py:12 in decode; "
+    "63 ranks wait for it",
+    samples.cannot_tell: "ranks 0-7 hang in 'all_reduce' for 60 s: network, train.py:57 in step; "
+    "who is to blame can't be told",
+    samples.out_of_memory: "rank 2 (pid 99) is gone, SIGKILL (out of memory); 3 ranks wait for it in 'all_reduce': "
+    "network, train.py:57 in step",
+    samples.pretimeout: "rank 1 (pid 17782) is in 'load' for 55 s, expires in 5 s: lock, train.py:41 in load_batch",
+}
+
+
+@pytest.mark.parametrize(("sample", "line"), list(HEADLINES.items()), ids=lambda each: getattr(each, "__name__", ""))
+def test_the_headline_says_who_hangs_where_and_how(sample, line):
+    """One line, out of the rest of the report."""
+    assert text.headline(sample()) == line
+    assert text.render(sample()).splitlines()[0] == line
+
+
+def test_a_headline_of_its_own_comes_first():
+    """That of the report, if it has one."""
+    assert text.render(msgspec.structs.replace(samples.lone(), headline="mine")).startswith("mine\n")
+
+
+def test_one_slow_rank_of_eight():
+    """All that somebody must know who reads nothing else."""
+    assert text.render(samples.slow_loader()).splitlines()[1:] == [
+        "job train-17, on node-1, 2026-03-01 12:03:41 UTC, report 4f2a91c0",
+        "verdict: likely: rank 2 is at its block 411, all others are at 412 and wait for the network",
+        "culprit: rank 2 (pid 17784, on node-1) in 'load' for 61 s (timeout 60 s): python loop",
+        "  100 % of a processor in 0.1 s; it holds the GIL; the same line twice",
+        "  > /home/ada/data/loader.py:12 decode: while not header.complete:",
+        "    /home/ada/data/loader.py:77 next_batch: image = decode(raw)",
+        "    /home/ada/train.py:88 main: step(batch)",
+        "    /home/ada/train.py:101 <module>: main()",
+        "waiting: ranks 0-1,3-7 in 'all_reduce' for 60 s: network, train.py:57 in step",
+        "outcome: killed (SIGKILL) ranks 0-7",
+    ]
+
+
+def test_many_workers_take_no_more_lines():
+    """64 ranks are told of in as many lines as eight."""
+    lines = text.render(samples.sixty_four()).splitlines()
+    assert len(lines) == len(text.render(samples.slow_loader()).splitlines())
+    assert "waiting: ranks 0-36,38-63 in 'all_reduce' for 60 s: network, train.py:57 in step" in lines
+
+
+def test_a_culprit_that_is_gone():
+    """How it ended is told, and where the others wait for it."""
+    rendered = text.render(samples.out_of_memory())
+    assert "culprit: rank 2 (pid 99) ended 58 s before the first expiry in 'load': SIGKILL (out of memory)" in rendered
+    assert "  > /home/ada/train.py:57 step: dist.all_reduce(loss)" in rendered
+
+
+def test_steps_of_a_lone_worker():
+    """What was done about it, and when."""
+    assert text.render(samples.lone()).splitlines()[-1] == (
+        "outcome: killed (SIGKILL) worker 123: evidence at 10 ms, SIGTERM at 50 ms, SIGKILL at 5 s, dead at 5.1 s"
+    )
+
+
+def test_what_is_missing_is_said():
+    """Why there is no stack, what was left out, and that the report is not complete."""
+    report = samples.lone()
+    bare = msgspec.structs.replace(report.workers[0].evidence, threads=(), without=("ptrace was refused",))
+    report = msgspec.structs.replace(
+        report,
+        workers=(msgspec.structs.replace(report.workers[0], evidence=bare),),
+        omitted=("sockets: too many",),
+        complete=False,
+        progressing=3,
+    )
+    rendered = text.render(report)
+    assert "no stack: ptrace was refused" in rendered
+    assert "omitted: sockets: too many" in rendered
+    assert "others:  3 more make progress" in rendered
+
+
+def test_a_block_that_was_left_in_time():
+    """A near miss is told as one."""
+    report = samples.lone()
+    spared = msgspec.structs.replace(report.workers[0], outcome="spared")
+    assert "hung in 'step' for 60 s and got over it" in text.headline(
+        msgspec.structs.replace(report, workers=(spared,))
+    )
+
+
+def test_a_culprit_in_no_block():
+    """It is told how long nothing was heard of it."""
+    report = Report(
+        id="x",
+        time="",
+        workers=(Worker(pid=1, rank=0, idle=75.0), Worker(pid=2, rank=1, expired=True)),
+        verdict=Verdict(culprits=(1,), victims=(2,), sure=Sure.LIKELY),
+    )
+    assert text.headline(report) == "rank 0 (pid 1) is in no block, idle for 75 s; 1 rank waits for it"
+
+
+def test_ranks_at_many_places():
+    """What does not fit twenty lines is folded, and everybody is named all the same."""
+    ranks = [
+        samples.worker(rank, samples.LOCK if rank % 2 else samples.NETWORK, samples.expired(f"block {rank}"))
+        for rank in range(20)
+    ]
+    report = samples.report(workers=tuple(ranks), omitted=("much",))
+    lines = text.render(report).splitlines()
+    assert len(lines) <= 20
+    assert "who is to blame can't be told" in lines[0]
+    assert any(line.strip() == "and elsewhere ranks 3-19" for line in lines)
+    assert lines[-1] == "omitted: much"
+
+
+def printable(rendered):
+    return all(unicodedata.category(character)[0] != "C" or character == "\n" for character in rendered)
+
+
+def test_hostile_texts_stay_texts():
+    """No escape sequence, no line of a worker's own, nothing without end."""
+    rendered = text.render(samples.hostile())
+    assert printable(rendered)
+    assert not any(line.startswith("fake") for line in rendered.splitlines())
+
+
+@given(reports)
+@settings(max_examples=500)
+def test_any_report_is_twenty_printable_lines(report):
+    """Whatever the model allows."""
+    rendered = text.render(report)
+    lines = rendered.split("\n")
+    assert lines == rendered.splitlines()
+    assert len(lines) <= text.MOST_LINES
+    assert all(len(line) <= 118 for line in lines[1:])
+    assert len(text.headline(report)) <= 240
+    assert printable(rendered)
