@@ -1,12 +1,15 @@
 """What worker and watchdog say to each other over their socket, one message a packet.
 
-To the watchdog: `HELLO`, with the version, the flags, and the pages attached as descriptors; `PAGE`, with more of
-them; `KICK`. To the worker: `WELCOME`, or `REFUSED` with a reason as UTF-8.
+To the watchdog: `HELLO`, with the version, the flags, the signal on which the worker writes down its stacks (0: on
+none), who it says it is, and the pages attached as descriptors; `PAGE`, with more of them; `KICK`. To the worker:
+`WELCOME`, with the file for its stacks attached, or `REFUSED` with a reason as UTF-8.
 """
 
 from __future__ import annotations
 
-VERSION = 1
+from unhang._core.identity import Identity
+
+VERSION = 2
 # The flag: whatever happens, this worker is not to be killed.
 OBSERVE = 1
 
@@ -26,23 +29,26 @@ class MessageError(ValueError):
     """A packet that is no message of ours; the message says why."""
 
 
-def hello(flags: int) -> bytes:
+def hello(flags: int, stack_signal: int, identity: Identity) -> bytes:
     """The first message of a worker."""
-    return _HELLO + bytes((VERSION, flags))
+    return (_HELLO + bytes((VERSION, flags, stack_signal)) + identity.encode())[:LONGEST]
 
 
-def parse_hello(message: bytes) -> int:
-    """The flags.
+def parse_hello(message: bytes) -> tuple[int, int, Identity]:
+    """The flags, the signal for stacks, and who it is.
 
     Raises:
         MessageError: it is not the first message of a worker that speaks this version.
     """
-    if not message.startswith(_HELLO) or len(message) != len(_HELLO) + 2:
+    if not message.startswith(_HELLO) or len(message) < len(_HELLO) + 2:
         raise MessageError(f"it does not begin as a worker does: {message[:16]!r}")
-    version, flags = message[len(_HELLO) :]
+    version = message[len(_HELLO)]
     if version != VERSION:
         raise MessageError(f"the worker speaks version {version}, and this watchdog version {VERSION}: update one")
-    return flags
+    if len(message) < len(_HELLO) + 3:
+        raise MessageError("its first message is cut short")
+    flags, stack_signal = message[len(_HELLO) + 1 : len(_HELLO) + 3]
+    return flags, stack_signal, Identity.decode(message[len(_HELLO) + 3 :])
 
 
 def refused(reason: str) -> bytes:

@@ -7,11 +7,13 @@ words, then ``slots`` slots of 32 words each. All instants are nanoseconds of ``
 header          words  written by
 ==============  =====  ==========  ====================================================================
 magic           0      worker      ``b"unhang\0\0"``
-version         1      worker      1
+version         1      worker      2
 slots           2      worker      how many slots follow: ``(size of the page - 256) // 256``
 slot size       3      worker      256 bytes
 used            4      worker      high-water mark: slots from here on were never armed
-(none)          5-7                0
+relabelled      5      worker      how often a slot was given to another scope than before
+pretimeout      6      worker      the longest pretimeout of its timers, in nanoseconds
+(none)          7                  0
 wake            8      both        the watchdog will look again at this instant, or before
 looked          9      watchdog    the watchdog looked at this instant; 0 before it did
 (none)          10-31              0
@@ -23,9 +25,11 @@ slot            words  written by the worker alone
 deadline        0      armed: the deadline. Not armed: 0, or the last deadline with the bit `NEVER` set
 sequence        1      how often the slot has been armed or restarted
 timeout         2      nanoseconds; ``deadline - timeout`` is the instant of arming
-flags           3      0
+ending          3      how its worker is ended, see `ending`; 0: as the watchdog does by default
 length          4      bytes of the scope
-(none)          5-7    0
+thread          5      the kernel's id of the thread that first used it for this scope: a hint
+pretimeout      6      nanoseconds before the deadline at which evidence is recorded; 0: as the watchdog does
+base            7      the sequence at which it was given to this scope
 scope           8-31   UTF-8, 192 bytes at most; longer ones lose their middle
 ==============  =====  ====================================================================================
 
@@ -51,14 +55,14 @@ if TYPE_CHECKING:
 
 WORD = 8
 MAGIC = int.from_bytes(b"unhang\0\0", "little")
-VERSION = 1
+VERSION = 2
 HEADER_WORDS = 32
 SLOT_WORDS = 32
 SLOT_BYTES = SLOT_WORDS * WORD
 HEADER_BYTES = HEADER_WORDS * WORD
 
-SLOTS, SLOT_SIZE, USED, WAKE, LOOKED = 2, 3, 4, 8, 9
-DEADLINE, SEQUENCE, TIMEOUT, FLAGS, LENGTH, SCOPE = 0, 1, 2, 3, 4, 8
+SLOTS, SLOT_SIZE, USED, RELABELLED, LONGEST_PRETIMEOUT, WAKE, LOOKED = 2, 3, 4, 5, 6, 8, 9
+DEADLINE, SEQUENCE, TIMEOUT, ENDING, LENGTH, THREAD, PRETIMEOUT, BASE, SCOPE = 0, 1, 2, 3, 4, 5, 6, 7, 8
 SCOPE_BYTES = (SLOT_WORDS - SCOPE) * WORD
 
 # Set in the deadline of a slot that is not armed. Beyond any instant: 2**62 ns are 146 years.
@@ -78,23 +82,35 @@ class PageError(ValueError):
 
 
 class Snapshot:
-    """One armed slot, as it was at one moment. Times in nanoseconds of the monotonic clock.
+    """One slot, as it was at one moment. Times in nanoseconds of the monotonic clock.
 
     Attributes:
         index: the number of the slot in its page.
-        deadline: when the timer expires.
+        deadline: when the timer expires, or would have expired.
         sequence: how often the slot had been armed.
         timeout: the time that the block was given.
         scope: the name of the timer.
+        armed: whether its block was still running.
+        ending: how its worker is to be ended, see `ending`.
+        thread: the kernel's id of the thread that probably armed it.
+        pretimeout: how long before the deadline evidence is to be recorded.
+        count: how often the slot had been armed for this scope.
     """
 
-    __slots__ = ("deadline", "index", "scope", "sequence", "timeout")
+    __slots__ = (
+        "armed", "count", "deadline", "ending", "index", "pretimeout", "scope", "sequence", "thread", "timeout",
+    )  # fmt: skip
 
-    def __init__(self, index: int, deadline: int, sequence: int, timeout: int, scope: str) -> None:
+    def __init__(self, index: int, words: list[int], scope: str) -> None:
         self.index = index
-        self.deadline = deadline
-        self.sequence = sequence
-        self.timeout = timeout
+        self.armed = 0 < words[DEADLINE] < NEVER
+        self.deadline = words[DEADLINE] & ~NEVER
+        self.sequence = words[SEQUENCE]
+        self.timeout = words[TIMEOUT]
+        self.ending = words[ENDING]
+        self.thread = words[THREAD]
+        self.pretimeout = words[PRETIMEOUT]
+        self.count = words[SEQUENCE] - words[BASE]
         self.scope = scope
 
     @property
@@ -151,13 +167,54 @@ class PageWriter:
         self._words[USED] = self.used
         return slot
 
+    def count_relabelled(self) -> None:
+        """A slot was given to another scope."""
+        self._words[RELABELLED] += 1
 
-def label(slot: memoryview, scope: bytes, timeout: int) -> None:
-    """Write what stays the same from one arming to the next into a slot that is not armed."""
+    def raise_pretimeout(self, pretimeout: int) -> None:
+        """A timer has this pretimeout, in nanoseconds."""
+        self._words[LONGEST_PRETIMEOUT] = max(self._words[LONGEST_PRETIMEOUT], pretimeout)
+
+
+def label(
+    slot: memoryview, scope: bytes, timeout: int, *, ending: int = 0, pretimeout: int = 0, thread: int = 0
+) -> bool:
+    """Write what stays the same from one arming to the next into a slot that is not armed.
+
+    Returns whether the slot belonged to another scope before.
+    """
+    text = slot.cast("B")[SCOPE * WORD :]
+    is_another = slot[LENGTH] != len(scope) or text[: len(scope)] != scope
     slot[TIMEOUT] = timeout
-    slot[FLAGS] = 0
-    slot[LENGTH] = len(scope)
-    slot.cast("B")[SCOPE * WORD : SCOPE * WORD + len(scope)] = scope
+    slot[ENDING] = ending
+    slot[THREAD] = thread
+    slot[PRETIMEOUT] = pretimeout
+    if is_another:
+        slot[BASE] = slot[SEQUENCE]
+        slot[LENGTH] = len(scope)
+        text[: len(scope)] = scope
+    return is_another and slot[SEQUENCE] > 0
+
+
+# Milliseconds of grace that fit into the word, some 30 days.
+_MOST_GRACE = (1 << 32) - 2
+
+
+def ending(signal: int | None, grace: float | None) -> int:
+    """How a worker is ended, as one word: bits 0-7 the soft signal plus 1, 1 for none; bits 8-39 the grace.
+
+    Args:
+        signal: the number of the soft signal; 0: none, SIGKILL at once; None: as the watchdog does.
+        grace: seconds until SIGKILL follows; None: as the watchdog does. Kept as milliseconds plus 1.
+    """
+    word = 0 if signal is None else signal + 1
+    return word if grace is None else word | (min(round(grace * 1000), _MOST_GRACE) + 1) << 8
+
+
+def parse_ending(word: int) -> tuple[int | None, float | None]:
+    """The soft signal and the grace of `ending`; nonsense is read as "as the watchdog does"."""
+    signal, grace = word & 0xFF, word >> 8 & 0xFFFFFFFF
+    return (signal - 1 if 0 < signal <= 65 else None), ((grace - 1) / 1000 if grace else None)
 
 
 def read_scope(slot: memoryview) -> str:
@@ -202,6 +259,21 @@ class PageReader:
         return max(0, min(self._words[USED], self._slots))
 
     @property
+    def relabelled(self) -> int:
+        """How often a slot was given to another scope: if never, the counts of a scope's slots are the scope's."""
+        return int(self._words[RELABELLED])
+
+    @property
+    def pretimeout(self) -> int:
+        """The longest pretimeout of its timers, in nanoseconds."""
+        return max(0, min(self._words[LONGEST_PRETIMEOUT], NEVER // 2))
+
+    @property
+    def fingerprint(self) -> int:
+        """A number that changes, but for accidents, whenever a timer is armed, restarted or disarmed."""
+        return sum(self._deadlines[: self.used].tolist())
+
+    @property
     def sequence(self) -> int:
         """How often the timers of this page have been armed or restarted, all together."""
         words = self._words[HEADER_WORDS + SEQUENCE : HEADER_WORDS + self.used * SLOT_WORDS : SLOT_WORDS]
@@ -240,18 +312,18 @@ class PageReader:
 
     def snapshot(self, index: int) -> Snapshot | None:
         """What a slot holds; None when it is not armed, or was changed meanwhile."""
+        seen = self._read(index)
+        return seen if seen is not None and seen.armed else None
+
+    def _read(self, index: int) -> Snapshot | None:
         start = HEADER_WORDS + index * SLOT_WORDS
-        words = self._words
-        deadline = words[start + DEADLINE]
-        if not 0 < deadline < NEVER:
-            return None
-        sequence, timeout = words[start + SEQUENCE], words[start + TIMEOUT]
-        length = max(0, min(words[start + LENGTH], SCOPE_BYTES))
+        words = self._words[start : start + SCOPE].tolist()
+        length = max(0, min(words[LENGTH], SCOPE_BYTES))
         text = (start + SCOPE) * WORD
         scope = bytes(self._bytes[text : text + length])
-        if words[start + DEADLINE] != deadline:
+        if self._words[start + DEADLINE] != words[DEADLINE]:
             return None
-        return Snapshot(index, deadline, sequence, timeout, scope.decode("utf-8", "replace"))
+        return Snapshot(index, words, scope.decode("utf-8", "replace"))
 
     def is_still(self, seen: Snapshot) -> bool:
         """Whether the slot is still armed as it was."""
@@ -264,6 +336,20 @@ class PageReader:
             snapshot = self.snapshot(index)
             if snapshot is not None:
                 yield snapshot
+
+    def latest(self, most: int) -> list[Snapshot]:
+        """Slots as they are or were last used, armed or not, the latest armed first; at most so many."""
+        start, end = HEADER_WORDS, HEADER_WORDS + self.used * SLOT_WORDS
+        timeouts = self._words[start + TIMEOUT : end : SLOT_WORDS].tolist()
+        armed_at = [
+            ((deadline & ~NEVER) - timeout, index)
+            for index, (deadline, timeout) in enumerate(
+                zip(self._deadlines[: self.used].tolist(), timeouts, strict=False)
+            )
+            if deadline & ~NEVER > 0
+        ]
+        found = (self._read(index) for _, index in sorted(armed_at, reverse=True)[:most])
+        return [seen for seen in found if seen is not None]
 
     def close(self) -> None:
         """Let go of the memory."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 
@@ -28,3 +29,14 @@ class Descriptor:
         if self.is_ours():
             os.close(self.fd)
         self._opened = None
+
+
+class OwnFd:
+    """A descriptor that is closed with the last reference to it, for one that several threads use."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self.fd)

@@ -9,6 +9,9 @@ import threading
 
 from unhang._core.page import LARGEST_PAGE, SMALLEST_PAGE, PageError
 
+# Bytes for the stacks that a worker writes down itself: a hundred threads have some 40 KiB.
+STACKS_SIZE = 64 * 1024
+
 
 def create(size: int) -> tuple[int, mmap.mmap]:
     """Zeroed memory whose size is sealed, as a descriptor and mapped.
@@ -24,6 +27,22 @@ def create(size: int) -> tuple[int, mmap.mmap]:
     except BaseException:
         os.close(fd)
         raise
+
+
+def create_stack_file() -> int:
+    """A file for a worker's stacks, as a descriptor. Copies of it share its position; nobody can resize it.
+
+    Raises:
+        OSError: as for `create`.
+    """
+    fd = os.memfd_create("unhang-stacks", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, STACKS_SIZE)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def close_received(fd: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from unhang._core.page import parse_ending
 from unhang._worker.client import ADDRESS, SharedTimerClient
 from unhang._worker.timer import Timer
 from unhang.errors import NoTimerClientError
@@ -40,7 +41,13 @@ _FROM_ENVIRONMENT = _FromEnvironment()
 
 
 def expires(
-    after: float | timedelta, scope: str | None = None, client: TimerClient | SharedTimerClient | None = None
+    after: float | timedelta,
+    scope: str | None = None,
+    client: TimerClient | SharedTimerClient | None = None,
+    *,
+    signal: int | str | None = None,
+    grace: float | timedelta | None = None,
+    pretimeout: float | timedelta | None = None,
 ) -> Timer | Expiration:
     """Arm a timer for a block, or for each call of a decorated function, and disarm it behind.
 
@@ -57,6 +64,13 @@ def expires(
         scope: names the timer in the report. Default: the place of this call, as ``file#line``.
         client: whom to ask; default: the one given to `configure`, else the one that the environment names
             (``UNHANG_ADDRESS``, ``TORCHELASTIC_TIMER_FILE``), looked up when the block is entered.
+        signal: the signal that asks this process to end, by name or number; ``"none"``: SIGKILL at once. Default: the
+            watchdog's choice, SIGTERM unless it was told otherwise. When several timers have expired, the earliest
+            decides.
+        grace: seconds from that signal to SIGKILL. Default: the watchdog's choice, 5 unless it was told otherwise.
+        pretimeout: seconds before the deadline at which evidence is recorded, without disturbing this process; the
+            block may still end in time. Default: the watchdog's choice, none unless it was told otherwise. In blocks
+            shorter than a second it may be recorded up to that much later.
 
     With shared timers this returns a `Timer`, and every arming is a timer of its own: nested blocks and threads in
     one place do not disturb each other. With a `TimerClient` of the timer contract it does what torch's ``expires``
@@ -65,14 +79,15 @@ def expires(
     Raises:
         NoTimerClientError: (a RuntimeError) on entering, when there is no client and the environment names none.
         WatchdogLostError: on entering, if the client was told to raise when nobody watches.
-        TypeError, ValueError: ``after`` is no time above 0 (contract clients take any number), ``scope`` no string.
+        TypeError, ValueError: ``after`` is no time above 0 (contract clients take any number), ``scope`` no string,
+            ``signal`` no signal, or one of the options is given with a client of the timer contract.
 
     Thread-safe. In a forked child, blocks that it inherited are not watched, and a new one makes it a worker of its
     own.
     """
     if client is None:
         client = _client
-    if type(client) is SharedTimerClient:
+    if type(client) is SharedTimerClient and signal is grace is pretimeout is None:
         try:
             if scope is None:
                 frame = _getframe(1)
@@ -80,11 +95,14 @@ def expires(
             return Timer(client.sites[scope, after])
         except (KeyError, TypeError):
             pass
-    return _expires(after, scope, client, _getframe(1))
+    options = {"signal": signal, "grace": grace, "pretimeout": pretimeout}
+    return _expires(after, scope, client, _getframe(1), options)
 
 
-def _expires(after: Any, scope: str | None, client: Any, frame: FrameType) -> Timer | Expiration:
-    """What `expires` does for a scope and a timeout that it has not seen before, or for another kind of client."""
+def _expires(
+    after: Any, scope: str | None, client: Any, frame: FrameType, options: dict[str, Any]
+) -> Timer | Expiration:
+    """What `expires` does for what it has not seen before, for options, or for another kind of client."""
     if client is None:
         client = _named_by_environment()
     source = key = None
@@ -93,7 +111,9 @@ def _expires(after: Any, scope: str | None, client: Any, frame: FrameType) -> Ti
         key = (id(source), frame.f_lasti, after)
         scope = f"{source.co_filename}#{frame.f_lineno}"
     if isinstance(client, SharedTimerClient):
-        return client.timer(after, scope, source, key)
+        return client.timer(after, scope, source, key, **options)
+    if any(value is not None for value in options.values()):
+        raise TypeError(f"signal, grace and pretimeout are for shared timers, not for a {type(client).__name__}")
     block: Expiration = (_expiration or _load_expiration())(after, scope, client)
     return block
 
@@ -112,7 +132,9 @@ def timers_like(timer: Timer) -> Callable[[], AbstractContextManager[object]]:
     if getattr(_client, "sites", None) is not site.slots.sites:
         return lambda: Timer(site)
     after, scope = timer.after, timer.scope
-    return lambda: expires(after, scope)
+    signal, grace = parse_ending(site.ending)
+    pretimeout = site.pretimeout / 1e9 or None
+    return lambda: expires(after, scope, signal=signal, grace=grace, pretimeout=pretimeout)
 
 
 def configure(timer_client: Any = _FROM_ENVIRONMENT, *, observe: bool | None = None, on_lost: str = "warn") -> None:

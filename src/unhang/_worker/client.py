@@ -86,7 +86,17 @@ class SharedTimerClient:
         client._set_up(channel, clock)
         return client
 
-    def timer(self, after: float | timedelta, scope: str, source: object = None, key: object = None) -> Timer:
+    def timer(
+        self,
+        after: float | timedelta,
+        scope: str,
+        source: object = None,
+        key: tuple[object, ...] | None = None,
+        *,
+        signal: int | str | None = None,
+        grace: float | timedelta | None = None,
+        pretimeout: float | timedelta | None = None,
+    ) -> Timer:
         """A timer that expires ``after`` seconds, or a ``timedelta``, behind the instant at which its block is entered.
 
         Args:
@@ -94,14 +104,23 @@ class SharedTimerClient:
             scope: names the timer; several at once may have the same name.
             source: internal.
             key: internal.
+            signal: as for `unhang.expires`.
+            grace: as for `unhang.expires`.
+            pretimeout: as for `unhang.expires`.
 
         Raises:
-            TypeError, ValueError: ``after`` is no time above 0, or ``scope`` no string.
+            TypeError, ValueError: ``after`` is no time above 0, ``scope`` no string, or ``signal`` no signal.
         """
         if not isinstance(scope, str):
             raise TypeError(f"scope is the name of the timer, a string, not {type(scope).__name__}")
         timeout = nanoseconds(after, "after")
-        return Timer(self.slots.site(key or (scope, after), scope, timeout, source))
+        if signal is grace is pretimeout is None:
+            return Timer(self.slots.site(key or (scope, after), scope, timeout, source))
+        from unhang._worker.endings import parse  # for those who want it
+
+        ending, early = parse(signal, grace, pretimeout)
+        key = (*(key or (scope, after)), ending, early)
+        return Timer(self.slots.site(key, scope, timeout, source, ending=ending, pretimeout=early))
 
     def acquire(self, scope_id: str, expiration_time: float) -> None:
         """Arm the timer ``scope_id`` of this process, to expire at ``expiration_time`` (wall clock, seconds).

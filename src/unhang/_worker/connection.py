@@ -5,10 +5,12 @@ from __future__ import annotations
 import array
 import os
 import socket
+import struct
 import time
 from collections.abc import Sequence
 
-from unhang._core.messages import LONGEST, MessageError, hello, refusal
+from unhang._core.messages import LONGEST, MessageError, refusal
+from unhang._platform import ptracer
 from unhang._platform.address import check_address
 from unhang._platform.credentials import peer_credentials
 from unhang._platform.descriptor import Descriptor
@@ -16,6 +18,8 @@ from unhang.errors import AddressError
 
 # Seconds between two attempts to connect to a watchdog whose queue of connections is full.
 _BUSY_PAUSE = 0.01
+# The kernel's struct ucred: pid, uid, gid.
+_CREDENTIALS = struct.Struct("3i")
 
 
 class NotWatchedError(Exception):
@@ -33,14 +37,18 @@ class NotWatchedError(Exception):
 
 
 class Connection:
-    """An open connection. Not thread-safe."""
+    """An open connection. Not thread-safe.
 
-    def __init__(self, address: str, flags: int, pages: Sequence[int], patience: float) -> None:
+    Attributes:
+        stack_file: the descriptor that came with the answer, the caller's to close; -1 if none did.
+    """
+
+    def __init__(self, address: str, hello: bytes, pages: Sequence[int], patience: float) -> None:
         """Connect, hand the pages over, and wait for the answer.
 
         Args:
             address: the path of the watchdog's socket.
-            flags: as for `unhang._core.messages.hello`.
+            hello: the first message.
             pages: descriptors.
             patience: seconds that all of it may take.
 
@@ -48,6 +56,7 @@ class Connection:
             NotWatchedError: it did not come to it.
         """
         give_up = time.monotonic() + patience
+        self.stack_file = -1
         try:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
@@ -55,7 +64,7 @@ class Connection:
         try:
             self._connect(check_address(address), give_up)
             self._check_peer()
-            self._greet(flags, pages, give_up)
+            self._greet(hello, pages, give_up)
             self._socket.setblocking(False)
             self._descriptor = Descriptor(self._socket.fileno())
         except BaseException as error:
@@ -83,15 +92,31 @@ class Connection:
         if user not in (os.geteuid(), 0):
             raise OSError(f"another user listens there (uid {user})")
 
-    def _greet(self, flags: int, pages: Sequence[int], give_up: float) -> None:
+    def _greet(self, hello: bytes, pages: Sequence[int], give_up: float) -> None:
         self._socket.settimeout(max(0.001, give_up - time.monotonic()))
-        self._send(hello(flags), pages)
-        answer = self._socket.recv(LONGEST)
+        # So that the kernel says who answers, which need not be who listened first.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._send(hello, pages)
+        answer, watchdog = self._receive()
         if not answer:
             raise OSError("it closed the connection")
         reason = refusal(answer)
         if reason is not None:
             raise NotWatchedError(reason, refused=True)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+        ptracer.allow(watchdog)
+
+    def _receive(self) -> tuple[bytes, int]:
+        """The answer, and the pid of whoever sent it; keeps the descriptor that came with it."""
+        sender = 0
+        space = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(array.array("i").itemsize)
+        answer, ancillary, _, _ = self._socket.recvmsg(LONGEST, space, socket.MSG_CMSG_CLOEXEC)
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+                sender = _CREDENTIALS.unpack(data)[0]
+            elif level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                self.stack_file = array.array("i", data)[0]
+        return answer, sender
 
     def _send(self, message: bytes, pages: Sequence[int] = ()) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", pages))] if pages else []

@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 class Heartbeat:
     """What `heartbeat` returns. To be used by one thread at a time; not watched in a forked child until it beats."""
 
-    __slots__ = ("_args", "_closed", "_timer")
+    __slots__ = ("_args", "_closed", "_options", "_timer")
 
-    def __init__(self, after: float | timedelta, scope: str, client: TimerClient | SharedTimerClient | None) -> None:
+    def __init__(
+        self, after: float | timedelta, scope: str, client: TimerClient | SharedTimerClient | None, **options: Any
+    ) -> None:
         nanoseconds(after, "after")
         self._args = (after, scope, client)
+        self._options = options
         self._timer: Any = None
         self._closed = False
 
@@ -41,7 +44,7 @@ class Heartbeat:
             return
         if self._closed:
             raise TimerStateError("beat", self._args[1], self.state)
-        timer = expires(*self._args)
+        timer = expires(*self._args, **self._options)
         timer.__enter__()
         self._timer = timer
 
@@ -72,7 +75,13 @@ class Heartbeat:
 
 
 def heartbeat(
-    after: float | timedelta, scope: str | None = None, client: TimerClient | SharedTimerClient | None = None
+    after: float | timedelta,
+    scope: str | None = None,
+    client: TimerClient | SharedTimerClient | None = None,
+    *,
+    signal: int | str | None = None,
+    grace: float | timedelta | None = None,
+    pretimeout: float | timedelta | None = None,
 ) -> Heartbeat:
     """A timer for a loop: armed by the first ``beat()``, restarted by each, disarmed by ``close()``.
 
@@ -90,8 +99,11 @@ def heartbeat(
         after: the timeout, as for `expires`.
         scope: names the timer. Default: the place of this call, as ``file#line``.
         client: as for `expires`.
+        signal: as for `expires`.
+        grace: as for `expires`.
+        pretimeout: as for `expires`.
     """
     if scope is None:
         frame = sys._getframe(1)
         scope = f"{frame.f_code.co_filename}#{frame.f_lineno}"
-    return Heartbeat(after, scope, client)
+    return Heartbeat(after, scope, client, signal=signal, grace=grace, pretimeout=pretimeout)

@@ -7,15 +7,19 @@ and while there is none the timers are armed all the same.
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import time
 from _thread import RLock
 from collections.abc import Callable
 from mmap import mmap
 
-from unhang._core.messages import KICK, OBSERVE, PAGE
+from unhang._core.identity import of_environment
+from unhang._core.messages import KICK, OBSERVE, PAGE, hello
 from unhang._core.page import PageWriter
 from unhang._platform import memfd
 from unhang._platform.descriptor import Descriptor
+from unhang._platform.self_report import SelfReport
 from unhang._worker.connection import Connection, NotWatchedError
 from unhang._worker.slots import STALE
 from unhang.errors import NotSupportedError, WatchdogLostError
@@ -70,6 +74,7 @@ class Link:
         self._flags = OBSERVE if observe else 0
         self._connection: Connection | None = None
         self._pages: list[_Page] = []
+        self._self_report: SelfReport | None = None
         self._start_over()
 
     def _start_over(self) -> None:
@@ -189,8 +194,12 @@ class Link:
     def _connect(self) -> None:
         self._drop()
         pages = [page.descriptor.fd for page in self._pages]
+        if self._self_report is None:
+            self._self_report = SelfReport()
+        identity = of_environment(os.environ, socket.gethostname())
+        greeting = hello(self._flags, self._self_report.number, identity)
         try:
-            self._connection = Connection(self.address, self._flags, pages, self._patience)
+            self._connection = Connection(self.address, greeting, pages, self._patience)
         except NotWatchedError as error:
             if not error.nobody or self._revive is None:
                 raise
@@ -198,7 +207,9 @@ class Link:
                 self._revive(self.address)
             except NotSupportedError as failure:
                 raise NotWatchedError(failure.reason) from failure
-            self._connection = Connection(self.address, self._flags, pages, _FIRST_PATIENCE)
+            self._connection = Connection(self.address, greeting, pages, _FIRST_PATIENCE)
+        if self._connection.stack_file >= 0:
+            self._self_report.write_to(self._connection.stack_file)
         # A signal handler may have added some meanwhile.
         for page in self._pages[len(pages) :]:
             self._connection.send(PAGE, [page.descriptor.fd])
@@ -228,4 +239,6 @@ class Link:
         for page in self._pages:
             page.close()
         self._pages = []
+        if self._self_report is not None:
+            self._self_report.close()
         self._start_over()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import weakref
-from _thread import RLock
+from _thread import RLock, get_native_id
 
 from unhang._core.page import (
     DEADLINE,
@@ -120,19 +120,25 @@ class Site:
     Attributes:
         free: idle slots that hold the scope and the timeout already.
         after: the timeout in nanoseconds.
+        ending: how the worker is ended, as `unhang._core.page.ending` has it.
+        pretimeout: nanoseconds before the deadline at which evidence is recorded; 0: as the watchdog does.
         slack: how far behind the promised look of the watchdog a deadline lies at most, if there is a watchdog.
         clock: nanoseconds of the monotonic clock.
     """
 
-    __slots__ = ("after", "clock", "free", "label", "scope", "slack", "slots", "source")
+    __slots__ = ("after", "clock", "ending", "free", "label", "pretimeout", "scope", "slack", "slots", "source")
 
-    def __init__(self, slots: Slots, scope: str, after: int, source: object) -> None:
+    def __init__(
+        self, slots: Slots, scope: str, after: int, source: object, *, ending: int = 0, pretimeout: int = 0
+    ) -> None:
         self.slots = slots
         self.scope = scope
         self.label = scope_bytes(scope)
         self.after = after
         self.slack = after + STALE
         self.clock = slots.clock
+        self.ending = ending
+        self.pretimeout = pretimeout
         self.free: list[Slot] = []
         self.source = source  # keeps alive what the key of this site names by its id
 
@@ -158,7 +164,9 @@ class Slots:
         self._retired: list[Slot] = []
         self._living: weakref.WeakSet[Slot] = weakref.WeakSet()
 
-    def site(self, key: object, scope: str, after: int, source: object = None) -> Site:
+    def site(
+        self, key: object, scope: str, after: int, source: object = None, *, ending: int = 0, pretimeout: int = 0
+    ) -> Site:
         """The site that is known by ``key``, made if there is none."""
         with self._lock:
             site = self.sites.get(key)
@@ -166,17 +174,26 @@ class Slots:
                 if len(self.sites) >= _MOST_SITES:
                     self._idle()
                     self.sites.clear()
-                site = self.sites[key] = Site(self, scope, after, source)
+                site = self.sites[key] = Site(self, scope, after, source, ending=ending, pretimeout=pretimeout)
             return site
 
     def take(self, site: Site) -> Slot:
         """A slot for a site that has no idle one."""
         with self._lock:
             place = self._place()
-            label(place[0], site.label, site.after)
+            self._label(place[0], site)
             slot = Slot(place, site.free, self._spare)
             self._living.add(slot)
             return slot
+
+    def _label(self, cell: memoryview, site: Site) -> None:
+        """Give a slot to a site. Which thread will use it is not known, but it is mostly the one that asks."""
+        thread = get_native_id()
+        if label(cell, site.label, site.after, ending=site.ending, pretimeout=site.pretimeout, thread=thread):
+            self._pages[0].count_relabelled()
+        if site.pretimeout:
+            for page in self._pages:
+                page.raise_pretimeout(site.pretimeout)
 
     def attend(self, watched: memoryview, deadline: int) -> None:
         """See `Channel.attend`."""
