@@ -24,22 +24,35 @@ def become_subreaper() -> bool:
         return False
 
 
-def spawn(command: list[str], environment: Mapping[str, str], mask: set[signal.Signals]) -> int:
+def spawn(
+    command: list[str], environment: Mapping[str, str], mask: set[signal.Signals], *, stderr: int | None = None
+) -> int:
     """Start a command, looked up in ``PATH``, with this signal mask; returns its pid.
+
+    Args:
+        command: it and its arguments.
+        environment: its environment.
+        mask: the signals that it blocks.
+        stderr: a descriptor that becomes its standard error; None: ours.
 
     Raises:
         FileNotFoundError: there is none.
         OSError: it cannot be started.
     """
+    actions = [] if stderr is None else [(os.POSIX_SPAWN_DUP2, stderr, 2)]
     try:
-        return os.posix_spawnp(command[0], command, environment, setsigmask=mask, setsigdef=_IGNORED_BY_PYTHON)
+        return os.posix_spawnp(
+            command[0], command, environment, setsigmask=mask, setsigdef=_IGNORED_BY_PYTHON, file_actions=actions
+        )
     except OSError as error:
         path = shutil.which(command[0])
         if error.errno != errno.ENOEXEC or path is None:
             raise
         # A script without a first line that says what runs it is the shell's, as for any shell.
         shell = ["/bin/sh", path, *command[1:]]
-        return os.posix_spawn(shell[0], shell, environment, setsigmask=mask, setsigdef=_IGNORED_BY_PYTHON)
+        return os.posix_spawn(
+            shell[0], shell, environment, setsigmask=mask, setsigdef=_IGNORED_BY_PYTHON, file_actions=actions
+        )
 
 
 def reap() -> dict[int, int]:

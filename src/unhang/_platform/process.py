@@ -235,6 +235,14 @@ class ProcessHandle:
             return None
         return handle
 
+    def copy(self) -> ProcessHandle:
+        """The same process, with a descriptor of its own, or without one where they run short."""
+        try:
+            fd = os.dup(self.fd) if self.fd >= 0 else -1
+        except OSError:
+            fd = -1
+        return ProcessHandle(self.pid, self.start_time, fd)
+
     def alive(self) -> bool:
         """Whether the process still runs; a zombie does not."""
         if self.fd >= 0:
@@ -276,6 +284,9 @@ class ProcessHandle:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def _open_pidfd(pid: int) -> int:

@@ -1,0 +1,1 @@
+"""What the evidence says, without asking anybody: stacks, the class of a hang, who is to blame."""
