@@ -102,19 +102,19 @@ def _record_signals() -> dict[int, float]:
 def _record_turns(server: SharedTimerServer) -> list[tuple[float, float]]:
     """A list that gets the instant and the processor time at the start of each turn of the server's loop."""
     turns: list[tuple[float, float]] = []
-    turn = server._watch.turn
+    turn = server._response.turn
 
     def recorded() -> bool:
         turns.append((time.monotonic(), time.process_time()))
         return turn()
 
-    server._watch.turn = recorded  # type: ignore[method-assign]
+    server._response.turn = recorded  # type: ignore[method-assign]
     return turns
 
 
 def _live(server: SharedTimerServer) -> int:
     """How many timers the server finds armed."""
-    return sum(1 for worker in server._watch.workers for page in worker.pages for _ in page.live())
+    return sum(1 for worker in server._response.watch.workers for page in worker.pages for _ in page.live())
 
 
 class Crowd:

@@ -10,11 +10,12 @@ import os
 import socket
 from collections.abc import Sequence
 
+from unhang._core.identity import Identity
 from unhang._core.messages import hello
 from unhang._core.page import DEADLINE, HEADER_WORDS, SLOT_WORDS, SMALLEST_PAGE, USED, PageWriter
 from unhang._platform import memfd
 
-HELLO = hello(0)
+HELLO = hello(0, 0, Identity())
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 # Seconds to wait for an answer.
 _PATIENCE = 5.0

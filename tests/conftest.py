@@ -66,21 +66,35 @@ def file_server(pipe_path):
 
 @pytest.fixture
 def events():
-    """What a `shared_server` tells, as (event, pid, scopes); waits for the next."""
+    """What a `shared_server` tells, as (event, pid, scopes), but for the ends of workers; waits for the next."""
     return queue.SimpleQueue()
 
 
 @pytest.fixture
-def shared_server(tmp_path, events):
-    """A SharedTimerServer that runs; its directory is the test's own."""
+def serve_shared(tmp_path, events):
+    """Start a SharedTimerServer with some options; its directory is the test's own."""
     tmp_path.chmod(0o700)
-    server = unhang.SharedTimerServer(
-        str(tmp_path / "watchdog.sock"),
-        on_event=lambda event, pid, timers: events.put((event, pid, [timer.scope for timer in timers])),
-    )
-    server.start()
-    yield server
-    server.stop()
+    servers = []
+
+    def tell(event, pid, timers):
+        if event != "ended":
+            events.put((event, pid, [timer.scope for timer in timers]))
+
+    def start_server(**options):
+        server = unhang.SharedTimerServer(str(tmp_path / "watchdog.sock"), on_event=tell, **options)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield start_server
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def shared_server(serve_shared):
+    """A SharedTimerServer that runs, and kills at the deadline without asking or looking."""
+    return serve_shared(signal="none", evidence=0)
 
 
 @pytest.fixture
@@ -90,10 +104,12 @@ def shared_client(shared_server):
 
 
 @pytest.fixture(autouse=True)
-def no_client(monkeypatch):
-    """No test inherits the client that another one configured."""
-    for name in ("UNHANG_ADDRESS", "UNHANG_OBSERVE", "TORCHELASTIC_TIMER_FILE"):
-        monkeypatch.delenv(name, raising=False)
+def no_client(monkeypatch, tmp_path_factory):
+    """No test inherits the client that another one configured, or leaves reports in this user's home."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+    for name in list(os.environ):
+        if name.startswith("UNHANG_") or name == "TORCHELASTIC_TIMER_FILE":
+            monkeypatch.delenv(name)
     yield
     unhang.configure(None)
 

@@ -177,7 +177,7 @@ def _waiting(reader):
 
 def serve_shared(address, say):
     """Run a SharedTimerServer until killed."""
-    server = unhang.SharedTimerServer(address)
+    server = unhang.SharedTimerServer(address, signal="none", evidence=0)
     server.start()
     say.send("started")
     time.sleep(FOREVER)

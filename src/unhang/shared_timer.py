@@ -9,22 +9,34 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import signal
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
+from unhang._core.escalation import Policy
 from unhang._platform.address import private_directory
 from unhang._platform.listener import Listener
 from unhang._platform.loop_thread import LoopThread
 from unhang._platform.waiter import Waiter
-from unhang._watchdog.kill import Outcome, send
-from unhang._watchdog.page_watch import Expired, PageWatch, Watched
+from unhang._watchdog.announce import announce
+from unhang._watchdog.evidence import Options
+from unhang._watchdog.hooks import Hooks, OnExpired
 from unhang._watchdog.reception import Reception
+from unhang._watchdog.recorder import Recorder
+from unhang._watchdog.response import Response
+from unhang._watchdog.watched import Expired, Watched
 from unhang._worker.client import SharedTimerClient
+from unhang._worker.endings import signal_number
 from unhang.errors import NotSupportedError
+from unhang.report.store import ReportStore
 
 __all__ = ["Expired", "SharedTimerClient", "SharedTimerServer"]
 
 logger = logging.getLogger("unhang.watchdog")
+
+# Seconds that callbacks have, when the server stops, for what they have not been called with yet.
+_LAST_CALLS = 1.0
+# Seconds; some thirty years.
+_LONGEST = 1e9
 
 
 class SharedTimerServer(LoopThread):
@@ -37,13 +49,26 @@ class SharedTimerServer(LoopThread):
             whatever this is.
         daemon: whether the thread lets the process end without it.
         observe: tell what expires, and kill nobody.
+        signal: the signal that asks a hung worker to end, by name or number; ``"none"``: SIGKILL at once.
+        grace: seconds from that signal to SIGKILL.
+        tree: whether what the worker has started is ended with it.
+        evidence: seconds that gathering evidence may take between the deadline and that signal; mostly some hundredths
+            are enough. 0: none is gathered, and the signal is sent at the deadline.
+        pretimeout: seconds before a deadline at which evidence is recorded already, without disturbing the worker; 0:
+            not at all. A timer may say otherwise for these three: see `unhang.expires`.
+        native: whether the stacks in reports have C functions too, which takes longer.
+        report_dir: where reports are kept, as JSON; None: nowhere. The last 50 are, and 64 MiB.
+        on_expired: called with each report (`unhang.report.model.Report`, frozen): when the evidence is there, before
+            anybody is killed, and again when more is known; the last one is ``complete``. In a thread of its own, so
+            that it delays nothing; what it raises is logged. When 64 reports wait for it, more are dropped.
         spare_stopped: spare a worker as long as SIGSTOP or Ctrl-Z has stopped it, as one in a debugger. For a
             watchdog that does not stop with its workers' terminal.
         users: uids of other users whose workers are watched, and killed; for root alone. Default: only this user's.
         on_event: told what happens, in the watchdog's thread, so be quick; what it raises is logged. Called with
-            ``"killed"``, ``"expired"`` (when nobody is killed for it), ``"near miss"``, ``"held"`` (by a debugger, or
-            stopped), ``"refused"``, ``"failed"`` or ``"overslept"``, the pid, or None, and the timers, the earliest
-            first.
+            ``"killed"`` (the first signal was sent), ``"ended"`` (it is dead), ``"unkillable"`` (it is not, some
+            seconds behind SIGKILL), ``"expired"`` (when nobody is killed for it), ``"pretimeout"``, ``"near miss"``,
+            ``"held"`` (by a debugger, or stopped), ``"refused"``, ``"failed"``, ``"died"`` (in a block, not by us) or
+            ``"overslept"``, the pid, or None, and the timers, the earliest first.
         listener: a socket (AF_UNIX, SOCK_SEQPACKET) that listens at ``address`` already, as a descriptor; it is
             taken over.
 
@@ -51,9 +76,11 @@ class SharedTimerServer(LoopThread):
         AddressError: (a ValueError) the address is not safe, or taken.
         NotSupportedError: the system lacks what this needs, or ``users`` is asked of somebody other than root.
 
-    It never signals itself, its ancestors, its process group, or a process of a user that it does not serve, and
-    spares a worker while a debugger holds it. Who a worker is, the kernel says; a worker can arm timers for itself
-    alone. `start` and `stop` may be called from any thread, not from several at once.
+    A worker whose timer has expired is looked at, asked to end, and killed with SIGKILL if it does not; it is spared if
+    its block ends meanwhile, before it is asked. It never signals itself, its ancestors, its process group, or a
+    process of a user that it does not serve, and spares a worker while a debugger holds it. Who a worker is, the kernel
+    says; a worker can arm timers for itself alone. `start` and `stop` may be called from any thread, not from several
+    at once.
     """
 
     def __init__(  # noqa: PLR0913 - options, each with a default
@@ -63,10 +90,19 @@ class SharedTimerServer(LoopThread):
         daemon: bool = True,
         *,
         observe: bool = False,
+        signal: int | str = "SIGTERM",
+        grace: float = 5.0,
+        tree: bool = False,
+        evidence: float = 2.0,
+        pretimeout: float = 0.0,
+        native: bool = False,
+        report_dir: str | None = None,
+        on_expired: OnExpired | Iterable[OnExpired] = (),
         spare_stopped: bool = False,
         users: Iterable[int] = (),
         on_event: Callable[[str, int | None, list[Expired]], None] | None = None,
         listener: int | None = None,
+        _stderr_of: Callable[[int], str] | None = None,
     ) -> None:
         super().__init__(max_interval, daemon)
         others = frozenset(users) - {os.geteuid()}
@@ -77,6 +113,12 @@ class SharedTimerServer(LoopThread):
         self.address = address or _new_address()
         self._users = others
         self._observe = observe
+        self._policy = Policy(signal_number(signal) or None, _time(grace, "grace"), tree, _time(evidence, "evidence"))
+        self._policy = replace(self._policy, pretimeout=_time(pretimeout, "pretimeout"))
+        self._options = Options(native=native)
+        self._report_dir = report_dir
+        self._on_expired = (on_expired,) if callable(on_expired) else tuple(on_expired)
+        self._stderr_of = _stderr_of
         self._spare_stopped = spare_stopped
         self._on_event = on_event
         self._listener_fd = listener
@@ -95,9 +137,25 @@ class SharedTimerServer(LoopThread):
         fd, self._listener_fd = self._listener_fd, None
         listener = Listener(self.address, 0o666 if self._users else 0o600, fd)
         self._waiter = Waiter()
-        self._watch = PageWatch(self._execute, self._tell)
+        self._hooks = Hooks(self._on_expired)
+        self._response = Response(
+            self._waiter,
+            self._policy,
+            self._recorder(),
+            self._tell,
+            users=self._users,
+            spare_stopped=self._spare_stopped,
+            options=self._options,
+            stderr_of=self._stderr_of,
+        )
         served = self._users | {os.geteuid()}
-        self._reception = Reception(listener, self._waiter, self._watch, served, observe=self._observe)
+        self._reception = Reception(listener, self._waiter, self._response, served, observe=self._observe)
+
+    def _recorder(self) -> Recorder:
+        from unhang import __version__
+
+        directory = self._report_dir
+        return Recorder(None if directory is None else lambda: ReportStore(directory), self._hooks, __version__)
 
     def stop(self) -> None:
         """Stop the watchdog thread, wait for it, and remove the socket. May be called twice.
@@ -111,6 +169,8 @@ class SharedTimerServer(LoopThread):
         self._waiter.wake()
         self._join_thread()
         reception.close()
+        self._response.close()
+        self._hooks.close(_LAST_CALLS)
 
     @property
     def workers(self) -> int:
@@ -120,24 +180,19 @@ class SharedTimerServer(LoopThread):
     @property
     def was_armed(self) -> bool:
         """Whether any worker has ever armed a timer; known a second later at most."""
-        return self._reception is not None and self._watch.was_armed
+        return self._reception is not None and self._response.watch.was_armed
 
     def _run_watchdog(self) -> None:
         """One turn of the loop."""
         reception = self._reception
         if reception is None:
             return
-        self._waiter.wait(min(self._watch.wait_time(), self._max_interval))
-        if self._watch.turn():
+        self._waiter.wait(min(self._response.wait_time(), self._max_interval))
+        if self._response.turn():
             reception.tidy()
 
-    def _execute(self, worker: Watched, timers: list[Expired], still: Callable[[], bool]) -> Outcome:  # noqa: ARG002
-        if worker.handle is None:
-            return Outcome.GONE
-        return send(worker.handle, signal.SIGKILL, self._users, still, spare_stopped=self._spare_stopped)
-
-    def _tell(self, event: str, worker: Watched | None, timers: list[Expired]) -> None:
-        logger.log(_LEVELS.get(event, logging.ERROR), "%s", _line(event, worker, timers))
+    def _tell(self, event: str, worker: Watched | None, timers: list[Expired], detail: str) -> None:
+        announce(event, worker, timers, detail)
         if self._on_event is None:
             return
         try:
@@ -146,26 +201,12 @@ class SharedTimerServer(LoopThread):
             logger.exception("Error in on_event(%r)", event)
 
 
-_LEVELS = {"near miss": logging.WARNING, "overslept": logging.WARNING, "held": logging.WARNING}
-_WORDS = {
-    "killed": "killed",
-    "expired": "it is only observed",
-    "near miss": "left its block just before the kill, and is spared",
-    "held": "spared while a debugger holds it, or a signal has stopped it",
-    "refused": "not killed: it is protected, see above",
-    "failed": "could not be killed yet",
-}
-
-
-def _line(event: str, worker: Watched | None, timers: list[Expired]) -> str:
-    first = timers[0]
-    if worker is None:
-        return f"the watchdog overslept: all deadlines are given {first.late:.1f} s back"
-    others = f" and {len(timers) - 1} more" if len(timers) > 1 else ""
-    return (
-        f"worker {worker.pid} is still in {first.scope!r}{others} after {first.running:.3g} s "
-        f"(timeout {first.after:g} s): {_WORDS[event]}"
-    )
+def _time(seconds: float, name: str) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{name} is a number of seconds, not {type(seconds).__name__}")
+    if not 0 <= seconds < _LONGEST:
+        raise ValueError(f"{name} is a number of seconds from 0 on, not {seconds!r}")
+    return float(seconds)
 
 
 def _new_address() -> str:

@@ -22,7 +22,8 @@ from typing import Protocol, Self
 
 from unhang._core.page import PageReader, PageWriter, Snapshot
 from unhang._watchdog.kill import Outcome
-from unhang._watchdog.page_watch import Expired, PageWatch, Watched
+from unhang._watchdog.page_watch import PageWatch
+from unhang._watchdog.watched import Expired, Watched
 from unhang._worker import choose
 from unhang._worker.client import SharedTimerClient
 
@@ -134,7 +135,7 @@ class InMemoryWatchdog:
         self.clock = clock or ManualClock()
         self.expired: list[Expired] = []
         self.near_misses: list[Expired] = []
-        self._watch = PageWatch(self._execute, self._tell, self.clock)
+        self._watch = PageWatch(self, self.clock)
         self._worker = Watched(os.getpid())
         self._watch.join(self._worker)
         self.client = SharedTimerClient._over(_Memory(self._watch, self._worker), self.clock.now_ns)
@@ -161,13 +162,22 @@ class InMemoryWatchdog:
         self.clock.advance(seconds)
         return seconds
 
-    def _execute(self, worker: Watched, timers: list[Expired], still: Callable[[], bool]) -> Outcome:  # noqa: ARG002
+    def execute(self, worker: Watched, timers: list[Expired], still: Callable[[], bool]) -> Outcome:  # noqa: ARG002
+        """Internal: what the watch has done for it."""
         if not still():
             return Outcome.SPARED
         self.expired += timers
         return Outcome.GONE  # as far as the watch is concerned
 
-    def _tell(self, event: str, worker: Watched | None, timers: list[Expired]) -> None:  # noqa: ARG002
+    def look_early(self, worker: Watched) -> None:
+        """Internal."""
+
+    def is_held(self, worker: Watched) -> bool:  # noqa: ARG002 - see Hands
+        """Internal."""
+        return False
+
+    def tell(self, event: str, worker: Watched | None, timers: list[Expired]) -> None:  # noqa: ARG002
+        """Internal: what the watch tells."""
         if event == "near miss":
             self.near_misses += timers
 

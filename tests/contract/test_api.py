@@ -163,7 +163,7 @@ def test_the_contract_is_abstract():
 
 def test_signatures_are_those_of_torch(timer):
     """Names and defaults of what users call."""
-    assert list(inspect.signature(timer.expires).parameters) == ["after", "scope", "client"]
+    assert list(inspect.signature(timer.expires).parameters)[:3] == ["after", "scope", "client"]
     assert next(iter(inspect.signature(timer.configure).parameters)) == "timer_client"
     local = inspect.signature(timer.LocalTimerServer).parameters
     assert {name: local[name].default for name in ("max_interval", "daemon")} == {"max_interval": 60, "daemon": True}

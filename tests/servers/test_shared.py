@@ -180,7 +180,7 @@ def test_descriptors_that_are_closed_by_force_harm_nobody(start, shared_client):
 def test_a_server_can_be_stopped_and_started(start, tmp_path):
     """stop() removes the socket; start() listens at the same address again."""
     tmp_path.chmod(0o700)
-    server = unhang.SharedTimerServer(str(tmp_path / "watchdog.sock"))
+    server = unhang.SharedTimerServer(str(tmp_path / "watchdog.sock"), signal="none", evidence=0)
     for _ in range(2):
         server.start()
         server.start()

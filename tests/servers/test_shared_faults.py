@@ -14,6 +14,7 @@ import unhang
 import workers
 from support import until
 from unhang._core import messages, page
+from unhang._core.identity import Identity
 from unhang._core.page import DEADLINE, PageWriter, label
 from unhang._platform import memfd
 from unhang._watchdog import reception
@@ -35,14 +36,14 @@ def send(peer, message, *fds):
 def greet(address, *fds):
     """Say hello with these descriptors; returns the answer."""
     with connection(address) as peer:
-        send(peer, messages.hello(0), *fds)
+        send(peer, messages.hello(0, 0, Identity()), *fds)
         return messages.refusal(peer.recv(messages.LONGEST))
 
 
 def join_and_stay(address, *fds):
     """Say hello with these descriptors, and hang."""
     with connection(address) as peer:
-        send(peer, messages.hello(0), *fds)
+        send(peer, messages.hello(0, 0, Identity()), *fds)
         time.sleep(workers.FOREVER)
 
 
@@ -88,7 +89,7 @@ def no_page():
 def of_another_version():
     fd, memory = sealed()
     PageWriter(memoryview(memory))
-    memory[8] = 2
+    memory[8] = 1
     return [fd]
 
 
@@ -106,7 +107,7 @@ def a_file():
         (unsealed, "not sealed"),
         (short, "4096"),
         (no_page, "does not begin"),
-        (of_another_version, "version is 2"),
+        (of_another_version, "version is 1"),
         (a_pipe, "can be sealed"),
         (a_file, "can be sealed"),
     ],
@@ -124,7 +125,7 @@ def test_a_page_that_is_none_is_refused(start, shared_server, shared_client, mak
         [b"\0" * 400],
         [b"unhang\x02\0"],
         [messages.KICK],
-        [messages.hello(0), b"what?"],
+        [messages.hello(0, 0, Identity()), b"what?"],
     ],
 )
 def test_a_message_that_is_none_is_refused(start, shared_server, packets):
@@ -141,7 +142,7 @@ def hang_up_anyhow(address, say):
     for stage in range(40):
         with connection(address) as peer:
             if stage % 4 > 0:
-                send(peer, messages.hello(0), *(good() if stage % 4 > 1 else []))
+                send(peer, messages.hello(0, 0, Identity()), *(good() if stage % 4 > 1 else []))
             if stage % 4 > 2:
                 send(peer, messages.PAGE, *good())
     say.send("done")
@@ -189,7 +190,7 @@ def test_silence_is_ended(start, shared_server, monkeypatch):
 def kick_without_end(address, say):
     """Flood the watchdog."""
     with connection(address) as peer:
-        send(peer, messages.hello(0), *good())
+        send(peer, messages.hello(0, 0, Identity()), *good())
         peer.recv(messages.LONGEST)
         peer.setblocking(False)
         say.send("ready")
@@ -270,7 +271,7 @@ def test_another_user_is_refused(start, shared_server, tmp_path, other_user):
 def test_root_may_serve_others(start, tmp_path, other_user):
     """When told to, it watches and kills another user's worker."""
     let_others_in(tmp_path)
-    server = unhang.SharedTimerServer(str(tmp_path / "all.sock"), users=[other_user])
+    server = unhang.SharedTimerServer(str(tmp_path / "all.sock"), users=[other_user], signal="none")
     server.start()
     worker = start(as_user, other_user, Hang(server.address))
     assert worker.ended() == -signal.SIGKILL
@@ -294,7 +295,7 @@ def test_the_watchdogs_own_process_is_refused(shared_server):
 
 def serve_and_say(address, say):
     """Run a watchdog, as a child of whoever wants to be watched."""
-    server = unhang.SharedTimerServer(address)
+    server = unhang.SharedTimerServer(address, signal="none", evidence=0)
     server.start()
     say.send("started")
     time.sleep(workers.FOREVER)
@@ -310,7 +311,7 @@ def test_an_ancestor_is_refused(start, tmp_path):
 
 def serve_with_few_descriptors(address, say):
     """Run a watchdog that may open few descriptors."""
-    server = unhang.SharedTimerServer(address)
+    server = unhang.SharedTimerServer(address, signal="none", evidence=0)
     server.start()
     resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
     say.send("started")
@@ -341,7 +342,7 @@ def hand_over_an_expired_timer(address, say):
     label(slot, b"due", 5)
     slot[DEADLINE] = time.monotonic_ns() - 10**9
     with connection(address) as peer:
-        send(peer, messages.hello(0), fd)
+        send(peer, messages.hello(0, 0, Identity()), fd)
         say.send("sent")
         time.sleep(workers.FOREVER)
 
@@ -365,7 +366,7 @@ def send_what_lingers(address, say):
             while lingering.send(b"x" * 65536):
                 pass
         with connection(address) as peer:
-            send(peer, messages.hello(0), lingering.fileno())
+            send(peer, messages.hello(0, 0, Identity()), lingering.fileno())
             os.close(lingering.detach())
             say.send("sent")
             time.sleep(workers.FOREVER)

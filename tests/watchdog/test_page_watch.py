@@ -4,7 +4,8 @@ import pytest
 
 from unhang._core.page import DEADLINE, NEVER, SEQUENCE, PageReader, PageWriter, label
 from unhang._watchdog.kill import Outcome
-from unhang._watchdog.page_watch import BEAT, PageWatch, Watched
+from unhang._watchdog.page_watch import BEAT, PageWatch
+from unhang._watchdog.watched import Watched
 from unhang.testing import ManualClock
 
 SECOND = 10**9
@@ -26,7 +27,8 @@ class Stage:
         self.before_kill = lambda: None
         self.kills = []
         self.told = []
-        self.watch = PageWatch(self.execute, self.tell, self.clock)
+        self.near = []
+        self.watch = PageWatch(self, self.clock)
         self.clock.drive(self.watch)
 
     def execute(self, worker, timers, still):
@@ -37,6 +39,12 @@ class Stage:
             return Outcome.SPARED
         self.kills.append((worker.pid, [timer.scope for timer in timers]))
         return self.outcome
+
+    def look_early(self, worker):
+        self.near.append(worker.pid)
+
+    def is_held(self, worker):
+        return self.held
 
     def tell(self, event, worker, timers):
         self.told.append((event, worker and worker.pid))

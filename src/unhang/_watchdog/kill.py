@@ -6,7 +6,8 @@ import enum
 import logging
 from collections.abc import Callable
 
-from unhang._core.rules import Me, refuse_group, refuse_process
+from unhang._core.rules import Facts, Me, refuse_group, refuse_process
+from unhang._platform import pyspy
 from unhang._platform.group import GroupHandle
 from unhang._platform.process import ProcessHandle, me
 
@@ -22,6 +23,7 @@ class Outcome(enum.Enum):
     HELD = "held"  # a debugger holds it
     FAILED = "failed"  # the kernel did not let us
     SPARED = "spared"  # its timers are not what they were
+    PENDING = "pending"  # it takes its time: whoever does it says how it ended
 
 
 def refusal_of(handle: ProcessHandle, also: frozenset[int] = frozenset()) -> str | None:
@@ -35,6 +37,13 @@ def refusal_of(handle: ProcessHandle, also: frozenset[int] = frozenset()) -> str
     return None if seen is None else refuse_process(seen, _me(also, fresh=True))
 
 
+def refusal_of_relative(seen: Facts, also: frozenset[int]) -> str | None:
+    """Why a process that a worker has started is not signalled; None when it may be."""
+    if seen.tracer and not pyspy.is_ours(seen.tracer):
+        return f"a debugger holds pid {seen.pid}"
+    return refuse_process(seen, _me(also))
+
+
 def _me(also: frozenset[int], *, fresh: bool = False) -> Me:
     ours = me(fresh=fresh)
     return Me(ours.pid, ours.group, ours.users | also, ours.ancestors) if also else ours
@@ -42,6 +51,20 @@ def _me(also: frozenset[int], *, fresh: bool = False) -> Me:
 
 def _always() -> bool:
     return True
+
+
+def judge(handle: ProcessHandle, also: frozenset[int], *, spare_stopped: bool) -> Outcome | None:
+    """What keeps a worker from being signalled at this moment; None if nothing does. Arguments as for `send`."""
+    try:
+        refusal, held = _look_again(handle, also, spare_stopped=spare_stopped)
+    except OSError:
+        return Outcome.FAILED
+    if refusal is not None:
+        logger.error("Not ending pid %s: %s", handle.pid, refusal)
+        return Outcome.REFUSED
+    if held:
+        return Outcome.HELD
+    return None if handle.alive() else Outcome.GONE
 
 
 def send(
@@ -91,4 +114,6 @@ def _look_again(
     seen = handle.facts()
     if seen is None:
         return None, False  # it exits just now: the signal will find nobody
-    return refuse_process(seen, ours), bool(seen.tracer) or (spare_stopped and seen.stopped)
+    # What looks at its stacks for us is no debugger.
+    traced = bool(seen.tracer) and not pyspy.is_ours(seen.tracer)
+    return refuse_process(seen, ours), traced or (spare_stopped and seen.stopped)

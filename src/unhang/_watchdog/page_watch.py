@@ -9,88 +9,44 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from unhang._core.clock import Clock, SystemClock
 from unhang._core.credits import Credits
 from unhang._core.deadlines import DeadlineTable
 from unhang._core.page import NEVER, PageReader, Snapshot
 from unhang._core.retries import pause_after
-from unhang._platform.process import ProcessHandle
 from unhang._watchdog.kill import Outcome
 from unhang._watchdog.presence import Presence
+from unhang._watchdog.watched import Expired, Hands, Watched
 
 # Every page is looked at so often (nanoseconds), so that a kick that was lost delays a kill by no more.
 BEAT = 1_000_000_000
 # Seconds after which a worker that a debugger holds is looked at again.
 HELD_PAUSE = 1.0
+# A deadline is near when it lies within so many nanoseconds, and its block has run for as many: then a look at the
+# worker tells later what it did in its last second.
+_NEAR = 1_200_000_000
 # A worker is judged by so many timers at once: one would do, and a look must not take long.
 _AT_ONCE = 1000
 _SECOND = 1e9
 
 
-@dataclass(frozen=True, slots=True)
-class Expired:
-    """A timer that has expired.
-
-    Attributes:
-        scope: its name.
-        after: the time that its block was given, in seconds.
-        late: seconds since its deadline, without what was given back to it.
-        running: seconds since it was armed.
-    """
-
-    scope: str
-    after: float
-    late: float
-    running: float
-
-
-@dataclass(eq=False, slots=True)
-class Watched:
-    """One worker, as the watch sees it."""
-
-    pid: int
-    handle: ProcessHandle | None = None
-    observe: bool = False  # never to be killed
-    pages: list[PageReader] = field(default_factory=list)
-    number: int = 0
-    attempts: int = 0
-    not_before: int = 0  # it is not judged before this instant
-    dealt_with: set[tuple[int, int, int]] = field(default_factory=set)  # what was told and will not be again
-    held: bool = False  # by a debugger, when it was to be killed last
-    held_until: int = 0  # timers that were armed before get their whole timeout from then on
-
-    def sequence(self) -> int:
-        """How often its timers have been armed or restarted."""
-        return sum(page.sequence for page in self.pages)
-
-
 _Due = tuple[PageReader, int, int]  # a slot of a page, and the deadline that is over
-
-# What to do with a worker whose timers have expired: told the timers, and a last question to ask before the signal.
-Execute = Callable[[Watched, list[Expired], Callable[[], bool]], Outcome]
+_Over = tuple[PageReader, Snapshot, int]  # a slot that has expired, and its deadline with what it got back
 
 
 class PageWatch:
     """Workers and their pages.
 
     Args:
-        execute: kills, or does not; in the loop's thread.
-        tell: told what happens, as one of ``"expired"`` (observed only), ``"killed"``, ``"near miss"``, ``"held"``,
-            ``"failed"``, ``"refused"``, ``"overslept"``, with the worker and the timers it is about.
+        hands: what is done with workers, and told.
         clock: another clock, for tests.
+        pretimeout: seconds before a deadline at which it is told, for timers that do not say so themselves; 0: not.
     """
 
-    def __init__(
-        self,
-        execute: Execute,
-        tell: Callable[[str, Watched | None, list[Expired]], None],
-        clock: Clock | None = None,
-    ) -> None:
-        self._execute = execute
-        self._tell = tell
+    def __init__(self, hands: Hands, clock: Clock | None = None, pretimeout: float = 0.0) -> None:
+        self._hands = hands
+        self._pretimeout = int(pretimeout * _SECOND)
         self._clock = clock or SystemClock()
         self._looks: DeadlineTable[Watched] = DeadlineTable()
         self._workers: dict[int, Watched] = {}
@@ -109,6 +65,7 @@ class PageWatch:
     def join(self, worker: Watched) -> None:
         """Watch a worker from now on."""
         worker.number = next(self._numbers)
+        worker.changed_at = self.now()
         self._workers[worker.number] = worker
         self.kicked(worker)
 
@@ -149,7 +106,7 @@ class PageWatch:
         if lost:
             self._credits.add(now, int(lost * _SECOND))
             self._looks.give_back(lost)
-            self._tell("overslept", None, [Expired("", 0.0, lost, 0.0)])
+            self._hands.tell("overslept", None, [Expired("", 0.0, lost, 0.0)])
         beat = now >= self._next_beat
         if beat:
             self._next_beat = now + BEAT
@@ -158,8 +115,15 @@ class PageWatch:
             due = [worker for workers in self._looks.expired(now / _SECOND).values() for worker in workers]
         kicked, self._kicked = self._kicked, {}
         for worker in ({worker.number: worker for worker in due} | kicked).values():
+            if beat:
+                self._notice_progress(worker, now)
             self.look_at(worker, again_soon=not beat)
         return beat
+
+    def _notice_progress(self, worker: Watched, now: int) -> None:
+        fingerprint = sum(page.fingerprint for page in worker.pages)
+        if fingerprint != worker.fingerprint:
+            worker.fingerprint, worker.changed_at = fingerprint, now
 
     def look_at(self, worker: Watched, *, again_soon: bool = False) -> None:
         """Read the worker's timers, judge it if one has expired, and promise when to look again.
@@ -188,7 +152,12 @@ class PageWatch:
             elif look < beat:
                 earliest = look
             next_look = min(next_look, earliest)
-        if due or worker.dealt_with:
+        if not again_soon and now < next_look < now + _NEAR:
+            self._hands.look_early(worker)
+        next_look = min(next_look, self._warn(worker, now))
+        if worker.pending:
+            pass
+        elif due or worker.dealt_with:
             next_look = min(next_look, self._judge(worker, due, now))
         else:
             # Whatever kept it from being killed was about another block.
@@ -198,8 +167,45 @@ class PageWatch:
         else:
             self._looks.disarm(worker.number, 0)
 
+    def _warn(self, worker: Watched, now: int) -> int:
+        """Tell of timers whose pretimeout has come; returns when the next one does."""
+        longest = max([self._pretimeout, *(page.pretimeout for page in worker.pages)])
+        if longest == 0 or worker.pending:
+            return NEVER
+        next_one = NEVER
+        seen_keys, told = set(), []
+        for page in worker.pages:
+            near, earliest = page.due(now + longest, _AT_ONCE)
+            next_one = min(next_one, max(earliest - longest, now + 1))
+            for index, deadline in near:
+                key = _key(page, index, deadline)
+                seen_keys.add(key)
+                seen = None if key in worker.early else page.snapshot(index)
+                if seen is None:
+                    continue
+                credited = self._deadline(worker, seen)
+                instant = credited - (seen.pretimeout or self._pretimeout)
+                if instant > now:
+                    next_one = min(next_one, instant)
+                elif credited > now:
+                    worker.early.add(key)
+                    told.append((credited, _expired_timer(seen, credited, now)))
+        worker.early &= seen_keys
+        if told:
+            self._hands.tell("pretimeout", worker, [timer for _, timer in sorted(told, key=lambda entry: entry[0])])
+        return next_one
+
     def _judge(self, worker: Watched, due: list[_Due], now: int) -> int:
         """Deal with timers whose deadlines are over; returns when to look at the worker again."""
+        expired, next_look = self._expired(worker, due, now)
+        if not expired:
+            return next_look
+        if worker.not_before > now:
+            return min(next_look, worker.not_before)
+        return min(next_look, self._deal_with(worker, expired, now))
+
+    def _expired(self, worker: Watched, due: list[_Due], now: int) -> tuple[list[_Over], int]:
+        """Those that have expired even with what they get back, and are news; and when the next of them does."""
         keys = {_key(page, index, deadline): (page, index) for page, index, deadline in due}
         new = keys.keys() - worker.dealt_with
         if len(new) < _AT_ONCE:
@@ -216,11 +222,26 @@ class PageWatch:
                 next_look = min(next_look, deadline)
             else:
                 expired.append((page, seen, deadline))
-        if not expired:
-            return next_look
-        if worker.not_before > now:
-            return min(next_look, worker.not_before)
-        return min(next_look, self._deal_with(worker, expired, now))
+        expired.sort(key=lambda entry: entry[2])
+        return expired, next_look
+
+    def recheck(self, worker: Watched) -> list[Expired] | None:
+        """The timers of a worker that have expired and are still armed; None: nobody can tell, ask after a `turn`."""
+        if not self._presence.was_there():
+            return None
+        now = self.now()
+        due = [(page, *entry) for page in worker.pages for entry in page.due(now, _AT_ONCE)[0]]
+        return [_expired_timer(seen, deadline, now) for _, seen, deadline in self._expired(worker, due, now)[0]]
+
+    def settle(self, worker: Watched, outcome: Outcome, timers: list[Expired]) -> None:
+        """What `Outcome.PENDING` has come to: the worker is judged again from now on."""
+        worker.pending = False
+        if worker.number not in self._workers:
+            return
+        now = self.now()
+        due = [(page, *entry) for page in worker.pages for entry in page.due(now, _AT_ONCE)[0]]
+        self._after(outcome, worker, self._expired(worker, due, now)[0], timers)
+        self.kicked(worker)
 
     def _deadline(self, worker: Watched, seen: Snapshot) -> int:
         """The deadline with what the timer gets back for time that was not its worker's."""
@@ -230,33 +251,35 @@ class PageWatch:
             deadline = max(deadline, worker.held_until + seen.timeout)
         return deadline
 
-    def _deal_with(self, worker: Watched, expired: list[tuple[PageReader, Snapshot, int]], now: int) -> int:
-        timers = [
-            Expired(seen.scope, seen.timeout / _SECOND, (now - deadline) / _SECOND, (now - seen.armed_at) / _SECOND)
-            for _, seen, deadline in sorted(expired, key=lambda entry: entry[2])
-        ]
+    def _deal_with(self, worker: Watched, expired: list[_Over], now: int) -> int:
+        timers = [_expired_timer(seen, deadline, now) for _, seen, deadline in expired]
         if worker.observe:
-            self._tell("expired", worker, timers)
+            self._hands.tell("expired", worker, timers)
             return self._dealt_with(worker, expired)
 
         def still() -> bool:
             return self._presence.was_there() and any(page.is_still(seen) for page, seen, _ in expired)
 
         if worker.held:
-            return self._look_whether_held(worker, timers, now)
-        outcome = self._execute(worker, timers, still)
+            return self._look_whether_held(worker, now)
+        # Before, since what is begun may be settled at once.
+        worker.pending = True
+        outcome = self._hands.execute(worker, timers, still)
+        if outcome is Outcome.PENDING:
+            return NEVER
+        worker.pending = False
         return self._after(outcome, worker, expired, timers)
 
-    def _look_whether_held(self, worker: Watched, timers: list[Expired], now: int) -> int:
+    def _look_whether_held(self, worker: Watched, now: int) -> int:
         """A debugger held the worker: once it does not, its timers start over. Returns when to look again."""
-        if self._execute(worker, timers, lambda: False) is Outcome.HELD:
+        if self._hands.is_held(worker):
             worker.not_before = now + int(HELD_PAUSE * _SECOND)
             return worker.not_before
         worker.held = False
         worker.held_until = now
         return now
 
-    def _dealt_with(self, worker: Watched, expired: list[tuple[PageReader, Snapshot, int]]) -> int:
+    def _dealt_with(self, worker: Watched, expired: list[_Over]) -> int:
         worker.dealt_with |= {_key(page, seen.index, seen.deadline) for page, seen, _ in expired}
         return NEVER
 
@@ -264,23 +287,23 @@ class PageWatch:
         self,
         outcome: Outcome,
         worker: Watched,
-        expired: list[tuple[PageReader, Snapshot, int]],
+        expired: list[_Over],
         timers: list[Expired],
     ) -> int:
         """Tell what became of a worker; returns when to look at it again."""
         now = self.now()
         if outcome is Outcome.SPARED:
-            self._tell("near miss", worker, timers)
+            self._hands.tell("near miss", worker, timers)
             return now
         if outcome is Outcome.GONE:
             return self._dealt_with(worker, expired)
         if outcome is Outcome.REFUSED:
-            self._tell("refused", worker, timers)
+            self._hands.tell("refused", worker, timers)
             return self._dealt_with(worker, expired)
         pause: float | None
         if outcome is Outcome.HELD:
             if not worker.held:
-                self._tell("held", worker, timers)
+                self._hands.tell("held", worker, timers)
             worker.held = True
             pause = HELD_PAUSE
         else:
@@ -288,13 +311,24 @@ class PageWatch:
             pause = pause_after(worker.attempts)
             first = worker.attempts == 1
             if outcome is Outcome.FAILED or pause is None:
-                self._tell("failed", worker, timers)
+                self._hands.tell("failed", worker, timers)
             elif first:
-                self._tell("killed", worker, timers)
+                self._hands.tell("killed", worker, timers)
         if pause is None:
             return self._dealt_with(worker, expired)
         worker.not_before = now + int(pause * _SECOND)
         return worker.not_before
+
+
+def _expired_timer(seen: Snapshot, deadline: int, now: int) -> Expired:
+    return Expired(
+        seen.scope,
+        seen.timeout / _SECOND,
+        (now - deadline) / _SECOND,
+        (now - seen.armed_at) / _SECOND,
+        seen.ending,
+        seen.thread,
+    )
 
 
 def _key(page: PageReader, index: int, deadline: int) -> tuple[int, int, int]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import functools
 import logging
 import os
 import resource
+import signal
 import socket
 import time
 from dataclasses import dataclass, field
@@ -16,12 +18,15 @@ from unhang._core.page import MOST_BYTES, PageError, PageReader
 from unhang._core.tally import Tally
 from unhang._platform import memfd
 from unhang._platform.credentials import peer_credentials
+from unhang._platform.descriptor import OwnFd
 from unhang._platform.fork import close_in_child
 from unhang._platform.listener import Listener, hang_up, receive
+from unhang._platform.memory_group import MemoryGroup
 from unhang._platform.process import ProcessHandle, has_another_clock
 from unhang._platform.waiter import Waiter
 from unhang._watchdog.kill import refusal_of
-from unhang._watchdog.page_watch import PageWatch, Watched
+from unhang._watchdog.response import Response
+from unhang._watchdog.watched import Origin, Watched
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +37,9 @@ _MOST_SILENT = 256
 _MOST_MESSAGES = 1000
 # Connections accepted in one turn; the others wait for the next.
 _AT_ONCE = 64
-# Descriptors for each worker: its socket, its pidfd, its first pages; and the part of all that workers may take.
-_FDS_A_WORKER = 4
+# Descriptors for each worker: its socket, its pidfd, its first pages, the file for its stacks; and the part of all
+# that workers may take.
+_FDS_A_WORKER = 5
 _SHARE = 0.75
 
 
@@ -64,17 +70,18 @@ class Reception:
     Args:
         listener: where they come in.
         waiter: what the loop waits with.
-        watch: whom to tell about workers and their pages.
+        response: whom to tell about workers and their pages.
         users: whose processes are let in.
         observe: whether no worker is ever to be killed.
     """
 
     def __init__(
-        self, listener: Listener, waiter: Waiter, watch: PageWatch, users: frozenset[int], *, observe: bool
+        self, listener: Listener, waiter: Waiter, response: Response, users: frozenset[int], *, observe: bool
     ) -> None:
         self._listener = listener
         self._waiter = waiter
-        self._watch = watch
+        self._response = response
+        self._watch = response.watch
         self._users = users
         self._observe = observe
         self._peers: dict[int, _Peer] = {}  # by descriptor, the oldest first
@@ -114,7 +121,7 @@ class Reception:
             reason = self._why_not_watched(pid, handle)
         if reason is not None:
             self.limits_met.add("refused", reason)
-        peer = _Peer(new, time.monotonic(), Watched(pid, handle), reason)
+        peer = _Peer(new, time.monotonic(), Watched(pid, handle, origin=Origin(user=user)), reason)
         self._waiter.call(peer.fd, functools.partial(self._hear, peer))
         self._peers[peer.fd] = self._silent[peer.fd] = peer
         if handle is not None and handle.fd >= 0:
@@ -165,7 +172,7 @@ class Reception:
                 return False
             peer.messages += 1
             if not peer.welcome:
-                self._greet(peer, parse_hello(message), fds)
+                self._greet(peer, message, fds)
             elif message == PAGE:
                 self._take_pages(peer, fds)
             elif message != KICK:
@@ -178,16 +185,24 @@ class Reception:
         self._mute(peer)
         return False
 
-    def _greet(self, peer: _Peer, flags: int, fds: list[int]) -> None:
+    def _greet(self, peer: _Peer, message: bytes, fds: list[int]) -> None:
+        flags, stack_signal, identity = parse_hello(message)
         if peer.refusal is not None:
             # Told now, since what is sent to somebody who has not been read is lost with the connection.
             raise _RefusedError(peer.refusal)
         self._take_pages(peer, fds)
         peer.welcome = True
         del self._silent[peer.fd]
-        peer.watched.observe = self._observe or bool(flags & OBSERVE)
-        self._watch.join(peer.watched)
-        _answer(peer.socket, WELCOME)
+        worker = peer.watched
+        worker.observe = self._observe or bool(flags & OBSERVE)
+        origin = worker.origin
+        origin.identity = identity
+        origin.memory = MemoryGroup.of(worker.pid)
+        origin.memory_kills = None if origin.memory is None else origin.memory.kills()
+        if signal.SIGRTMIN < stack_signal <= signal.SIGRTMAX:
+            origin.stack_signal, origin.stack_file = stack_signal, _stack_file()
+        self._watch.join(worker)
+        _answer(peer.socket, WELCOME, origin.stack_file)
 
     def _take_pages(self, peer: _Peer, fds: list[int]) -> None:
         pages = peer.watched.pages
@@ -220,7 +235,7 @@ class Reception:
         if self._peers.pop(peer.fd, None) is None:
             return
         self._silent.pop(peer.fd, None)
-        self._watch.leave(peer.watched)
+        self._response.leave(peer.watched)
         handle = peer.watched.handle
         if handle is not None:
             if handle.fd >= 0:
@@ -246,6 +261,14 @@ class Reception:
         return len(self._watch.workers)
 
 
-def _answer(peer: socket.socket, message: bytes) -> None:
+def _stack_file() -> OwnFd | None:
+    try:
+        return OwnFd(memfd.create_stack_file())
+    except OSError:
+        return None
+
+
+def _answer(peer: socket.socket, message: bytes, file: OwnFd | None = None) -> None:
+    rights = [] if file is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file.fd]))]
     with contextlib.suppress(OSError):
-        peer.send(message, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        peer.sendmsg([message], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)

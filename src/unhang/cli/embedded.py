@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import select
 import signal
+from typing import Any
+
+import click
 
 from unhang._platform.limits import raise_file_limit
 from unhang._platform.logs import log_to_stderr
 from unhang._platform.process import ProcessHandle
+from unhang.cli import options
+from unhang.errors import UnhangError
 from unhang.shared_timer import SharedTimerServer
 
 # Milliseconds between two looks whether the last worker has left, once the owner is gone.
@@ -29,13 +35,22 @@ def main(address: str, listener: int, lifeline: int, owner: int) -> None:
     raise_file_limit()
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    server = SharedTimerServer(address, listener=listener, spare_stopped=True)
+    server = SharedTimerServer(address, listener=listener, spare_stopped=True, **_arguments())
     server.start()
     _wait_for_the_end_of(lifeline, owner)
     poll = select.poll()
     while server.workers:
         poll.poll(_LEAVING)
     server.stop()
+
+
+def _arguments() -> dict[str, Any]:
+    try:
+        return options.from_environment()
+    except (click.ClickException, UnhangError) as error:
+        message = error.format_message() if isinstance(error, click.ClickException) else error
+        logging.getLogger("unhang").warning("the watchdog works as it does by default: %s", message)
+        return {}
 
 
 def _wait_for_the_end_of(lifeline: int, owner: int) -> None:

@@ -7,19 +7,20 @@ import math
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from unhang._core.clock import SystemClock
 from unhang._platform import passing
 from unhang._platform.children import become_subreaper, reap, signal_descendants, spawn
 from unhang._platform.limits import raise_file_limit
+from unhang._platform.tail import Tail
 from unhang._watchdog.presence import Presence
 from unhang.shared_timer import Expired, SharedTimerServer
 
 EXPIRED, CANNOT_RUN, NOT_FOUND = 124, 126, 127
-# Seconds between asking a process to end and killing it.
-_GRACE = 5.0
+# Seconds between asking what the command has left behind to end, and killing it.
 _GRACE_FOR_THE_REST = 1.0
 # Seconds behind the kill after which a process that is still there is reported and left.
 _LAST = 5.0
@@ -37,11 +38,13 @@ class Options:
         after: seconds that the command may take as a whole; None: as long as it likes.
         expect_timers: seconds within which a timer should be armed; None: nothing is said if none is.
         observe: tell what expires, and kill nobody.
+        tail_stderr: pass the command's standard error through a pipe, and keep its end.
     """
 
     after: float | None = None
     expect_timers: float | None = None
     observe: bool = False
+    tail_stderr: bool = False
 
 
 class Job:
@@ -49,13 +52,19 @@ class Job:
 
     Args:
         command: the command and its arguments.
-        options: what the watchdog is to do.
+        options: what to do about the command.
+        server: the arguments of the `SharedTimerServer`.
     """
 
-    def __init__(self, command: Sequence[str], options: Options) -> None:
+    def __init__(self, command: Sequence[str], options: Options, server: Mapping[str, Any]) -> None:
         self._command = command
         self._options = options
-        self._server = SharedTimerServer(observe=options.observe, on_event=self._event)
+        self._tail = Tail() if options.tail_stderr else None
+        self._server = SharedTimerServer(
+            on_event=self._event, _stderr_of=None if self._tail is None else self._tail.of, **server
+        )
+        self._grace = float(server.get("grace", 5.0))
+        self._signal = int(server.get("signal", signal.SIGTERM)) or signal.SIGKILL
         self._killed = False
         self._status: int | None = None
         self._pid = 0
@@ -78,10 +87,13 @@ class Job:
             become_subreaper()
             environment = {**os.environ, "UNHANG_ADDRESS": self._server.address}
             try:
-                self._pid = spawn(list(self._command), environment, mask)
+                stderr = None if self._tail is None else self._tail.fileno()
+                self._pid = spawn(list(self._command), environment, mask, stderr=stderr)
             except OSError as error:
                 _say(f"cannot run {self._command[0]!r}: {error.strerror}")
                 return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN
+            if self._tail is not None:
+                self._tail.start()
             raise_file_limit()
             self._plan()
             while self._status is None:
@@ -90,6 +102,8 @@ class Job:
             return self._exit_status(self._status)
         finally:
             self._server.stop()
+            if self._tail is not None:
+                self._tail.close()
 
     def _plan(self) -> None:
         now = time.monotonic()
@@ -127,9 +141,9 @@ class Job:
         if self._options.observe:
             return
         self._killed = True
-        signal_descendants(signal.SIGTERM)
+        signal_descendants(self._signal)
         signal_descendants(signal.SIGCONT)
-        self._due[self._kills] = time.monotonic() + _GRACE
+        self._due[self._kills] = time.monotonic() + self._grace
 
     def _kills(self) -> None:
         signal_descendants(signal.SIGKILL)

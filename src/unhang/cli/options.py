@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
 import click
+
+from unhang._worker.endings import signal_number
+from unhang.report.store import default_directory
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# What stands for "nowhere" as a directory of reports.
+_NOWHERE = "none"
 
 observe = click.option(
     "--observe",
@@ -11,3 +23,109 @@ observe = click.option(
     show_envvar=True,
     help="Tell what expires, and kill nobody.",
 )
+
+
+class _Signal(click.ParamType[int]):
+    """A signal by name or number."""
+
+    name = "signal"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return signal_number(value)
+        except (TypeError, ValueError) as error:
+            self.fail(str(error), param, ctx)
+
+
+_SECONDS = click.FloatRange(min=0, max=1e9)
+_ENDING = (
+    click.option(
+        "--signal",
+        type=_Signal(),
+        default="SIGTERM",
+        envvar="UNHANG_SIGNAL",
+        show_envvar=True,
+        show_default=True,
+        metavar="NAME|none",
+        help="The signal that asks a hung worker to end; none: SIGKILL at once.",
+    ),
+    click.option(
+        "--grace",
+        type=_SECONDS,
+        default=5.0,
+        envvar="UNHANG_GRACE",
+        show_envvar=True,
+        show_default=True,
+        metavar="SECONDS",
+        help="The time from that signal to SIGKILL.",
+    ),
+    click.option(
+        "--kill",
+        type=click.Choice(["process", "tree"]),
+        default="process",
+        envvar="UNHANG_KILL",
+        show_envvar=True,
+        show_default=True,
+        help="End the worker alone, or with all that it has started.",
+    ),
+    click.option(
+        "--pretimeout",
+        type=_SECONDS,
+        default=0.0,
+        envvar="UNHANG_PRETIMEOUT",
+        show_envvar=True,
+        metavar="SECONDS",
+        help="Record evidence so long before a deadline already, without disturbing the worker.",
+    ),
+    click.option(
+        "--evidence",
+        type=_SECONDS,
+        default=2.0,
+        envvar="UNHANG_EVIDENCE",
+        show_envvar=True,
+        show_default=True,
+        metavar="SECONDS",
+        help="The time that evidence may take at most before a worker is asked to end; 0: gather none.",
+    ),
+    click.option(
+        "--native",
+        is_flag=True,
+        envvar="UNHANG_NATIVE",
+        show_envvar=True,
+        help="Show C functions in the stacks too, which takes longer.",
+    ),
+    click.option(
+        "--report-dir",
+        envvar="UNHANG_REPORT_DIR",
+        show_envvar=True,
+        metavar="DIR|none",
+        help="Where reports are kept, the last 50. Default: unhang/reports in $XDG_STATE_HOME, else in ~/.local/state.",
+    ),
+)
+
+
+def ending(function: Function) -> Function:
+    """The options that say how a hung worker is looked at and ended; see `server_arguments`."""
+    for option in reversed(_ENDING):
+        function = option(function)
+    return function
+
+
+def server_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a `SharedTimerServer` for what `ending` has parsed."""
+    arguments = dict(options)
+    arguments["tree"] = arguments.pop("kill") == "tree"
+    directory = arguments["report_dir"] or default_directory()
+    arguments["report_dir"] = None if directory == _NOWHERE else os.path.abspath(directory)  # noqa: PTH100 - links stay
+    return arguments
+
+
+def from_environment() -> dict[str, Any]:
+    """As `server_arguments`, for a watchdog that has no command line: the environment alone says it.
+
+    Raises:
+        click.ClickException: a variable holds nonsense; the message names it.
+    """
+    command = click.command()(ending(lambda **parsed: parsed))
+    parsed: dict[str, Any] = command.main([], standalone_mode=False)
+    return server_arguments(parsed)

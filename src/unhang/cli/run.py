@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
@@ -21,8 +22,8 @@ from unhang.cli.job import Job, Options
     envvar="UNHANG_AFTER",
     show_envvar=True,
     metavar="SECONDS",
-    help="A budget for COMMAND as a whole: end it and all that it has started (SIGTERM, 5 s later SIGKILL) when it "
-    "takes longer. Needs no change to its code.",
+    help="A budget for COMMAND as a whole: end it and all that it has started when it takes longer. Needs no change "
+    "to its code.",
 )
 @click.option(
     "--expect-timers",
@@ -32,9 +33,25 @@ from unhang.cli.job import Job, Options
     metavar="SECONDS",
     help="Say loudly when no timer has been armed within this time: then nothing is watched.",
 )
+@click.option(
+    "--tail-stderr",
+    is_flag=True,
+    envvar="UNHANG_TAIL_STDERR",
+    show_envvar=True,
+    help="Pass the standard error of COMMAND through a pipe, so that reports have its end. It is no terminal then. "
+    "(Of one that goes to a file, they have it anyway.)",
+)
+@options.ending
 @options.observe
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND...")
-def run(after: float | None, expect_timers: float | None, observe: bool, command: tuple[str, ...]) -> None:
+def run(
+    after: float | None,
+    expect_timers: float | None,
+    tail_stderr: bool,
+    observe: bool,
+    command: tuple[str, ...],
+    **ending: Any,
+) -> None:
     """Run COMMAND, and watch the timers of everything that it starts.
 
     \b
@@ -42,8 +59,9 @@ def run(after: float | None, expect_timers: float | None, observe: bool, command
         unhang run -- torchrun --nproc-per-node 8 train.py
         unhang run --after 3600 -- ./nightly.sh
 
-    A worker arms timers with `with unhang.expires(after=60):`, and is killed with SIGKILL if one of them expires.
-    COMMAND runs in this terminal and gets this process's signals; what it leaves behind is ended with it.
+    A worker arms timers with `with unhang.expires(after=60):`. If one of them expires, its stacks and those of the
+    other workers are recorded; then it is asked to end with SIGTERM, and killed if it does not. COMMAND runs in this
+    terminal and gets this process's signals; what it leaves behind is ended with it.
 
     \b
     Exit status:
@@ -54,4 +72,5 @@ def run(after: float | None, expect_timers: float | None, observe: bool, command
       else that of COMMAND; 128+N if signal N ended it
     """
     log_to_stderr()
-    sys.exit(Job(command, Options(after, expect_timers, observe)).run())
+    server = {"observe": observe, **options.server_arguments(ending)}
+    sys.exit(Job(command, Options(after, expect_timers, observe, tail_stderr), server).run())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pwd
 import signal
+from typing import Any
 
 import click
 
@@ -25,6 +26,7 @@ _STOPPING = {signal.SIGINT, signal.SIGTERM}
     help="The path of the socket to listen at, in a directory that nobody else may write to. "
     "Default: serve.sock in $XDG_RUNTIME_DIR/unhang, or in a private directory under the temporary one.",
 )
+@options.ending
 @options.observe
 @click.option(
     "--user",
@@ -35,7 +37,7 @@ _STOPPING = {signal.SIGINT, signal.SIGTERM}
     metavar="NAME|UID",
     help="Watch the workers of this user too. For root alone; may be repeated.",
 )
-def serve(address: str | None, observe: bool, users: tuple[str, ...]) -> None:
+def serve(address: str | None, observe: bool, users: tuple[str, ...], **ending: Any) -> None:
     """Watch the workers that are started with this address in UNHANG_ADDRESS.
 
     \b
@@ -54,7 +56,10 @@ def serve(address: str | None, observe: bool, users: tuple[str, ...]) -> None:
             "a directory that nobody else may enter"
         )
     server = SharedTimerServer(
-        address or f"{private_directory()}/serve.sock", observe=observe, users=[_uid(user) for user in users]
+        address or f"{private_directory()}/serve.sock",
+        observe=observe,
+        users=[_uid(user) for user in users],
+        **options.server_arguments(ending),
     )
     server.start()
     click.echo(f"UNHANG_ADDRESS={server.address}")

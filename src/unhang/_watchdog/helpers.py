@@ -1,0 +1,75 @@
+"""Threads that do for the loop what may take its time: evidence, reports."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+class Helpers:
+    """A few daemon threads, started when they are needed. What they have done is handed back to the loop.
+
+    Args:
+        most: how many there are at most; what is given to them meanwhile waits.
+        wake: wakes the loop, which then calls `deliver`.
+
+    `submit` and `deliver` belong to the loop's thread. A task that never ends keeps its thread, and nobody waits for
+    it: not at the end of the program either.
+    """
+
+    def __init__(self, most: int, wake: Callable[[], None]) -> None:
+        self._most = most
+        self._wake = wake
+        self._tasks: queue.SimpleQueue[tuple[Callable[[], Any], Callable[[Any], None]] | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[Callable[[Any], None], Any]] = queue.SimpleQueue()
+        self._threads = 0
+        self._under_way = 0
+
+    def submit(self, task: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        """Have ``task()`` done; ``done(result)`` is called by `deliver`, with None if the task has raised."""
+        self._under_way += 1
+        if self._under_way > self._threads < self._most:
+            self._threads += 1
+            threading.Thread(target=self._run, name=f"unhang-helper-{self._threads}", daemon=True).start()
+        self._tasks.put((task, done))
+
+    def _run(self) -> None:
+        while (entry := self._tasks.get()) is not None:
+            task, done = entry
+            try:
+                result = task()
+            except Exception:
+                logger.exception("Error in %r", task)
+                result = None
+            self._done.put((functools.partial(self._ended, done), result))
+            self._wake()
+
+    def _ended(self, done: Callable[[Any], None], result: Any) -> None:
+        self._under_way -= 1
+        done(result)
+
+    def post(self, done: Callable[[], None]) -> None:
+        """Have something called by `deliver`; from any thread."""
+        self._done.put((lambda _: done(), None))
+        self._wake()
+
+    def deliver(self) -> None:
+        """Call back for what has been done since."""
+        while True:
+            try:
+                done, result = self._done.get_nowait()
+            except queue.Empty:
+                return
+            done(result)
+
+    def close(self) -> None:
+        """Let the threads end, each behind what it is doing."""
+        for _ in range(self._threads):
+            self._tasks.put(None)
+        self._threads = 0

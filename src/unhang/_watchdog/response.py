@@ -1,0 +1,224 @@
+"""What a server does about workers: the hands of its watch, and what its escalations and incidents have in common.
+
+It belongs to the server's loop.
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from unhang._core.clock import Clock, SystemClock
+from unhang._core.escalation import Event, Policy
+from unhang._core.page import parse_ending
+from unhang._platform.look import Look, look
+from unhang._platform.process import ProcessHandle
+from unhang._platform.waiter import Waiter
+from unhang._watchdog import kill
+from unhang._watchdog.departures import Departure, Departures
+from unhang._watchdog.escalations import Escalations, Member, TreeEnding
+from unhang._watchdog.evidence import Options
+from unhang._watchdog.helpers import Helpers
+from unhang._watchdog.incidents import Incidents
+from unhang._watchdog.kill import Outcome
+from unhang._watchdog.page_watch import PageWatch
+from unhang._watchdog.recorder import Recorder
+from unhang._watchdog.tree_ending import Ending
+from unhang._watchdog.watched import Expired, Watched
+
+_MOST_HELPERS = 8
+# Seconds to wait, when the server stops, for reports that are being made.
+_LAST_REPORTS = 1.0
+
+Tell = Callable[[str, Watched | None, list[Expired], str], None]
+
+
+class _StderrOf(Protocol):
+    def __call__(self, pid: int, /) -> str: ...
+
+
+class Response:
+    """What is done about workers that hang.
+
+    Args:
+        waiter: what the loop waits with.
+        policy: how workers are ended, unless a timer says otherwise.
+        recorder: makes the reports.
+        tell: told what happens: the event, the worker, its timers, and a detail.
+        users: whose processes may be signalled, besides this user's.
+        spare_stopped: as for `SharedTimerServer`.
+        options: what evidence is gathered.
+        stderr_of: the end of what a process wrote to its standard error, if the caller has it.
+        clock: monotonic time.
+    """
+
+    def __init__(  # noqa: PLR0913 - what it works with
+        self,
+        waiter: Waiter,
+        policy: Policy,
+        recorder: Recorder,
+        tell: Tell,
+        *,
+        users: frozenset[int] = frozenset(),
+        spare_stopped: bool = False,
+        options: Options | None = None,
+        stderr_of: _StderrOf | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._waiter = waiter
+        self._policy = policy
+        self._tell = tell
+        self._users = users
+        self._spare_stopped = spare_stopped
+        self._stderr_of = stderr_of
+        clock = clock or SystemClock()
+        self.watch = PageWatch(self, clock, policy.pretimeout)
+        self._helpers = Helpers(_MOST_HELPERS, waiter.wake)
+        self.departures = Departures(waiter, clock, self._died)
+        self._escalations = Escalations(self, waiter, clock)
+        self._incidents = Incidents(
+            self._helpers,
+            clock,
+            lambda: self.watch.workers,
+            self.departures,
+            recorder.record,
+            self._is_gathered,
+            evidence=policy.evidence,
+            options=options or Options(),
+            users=users,
+            stderr_of=self._tail_of,
+        )
+
+    def _tail_of(self, worker: Watched) -> Callable[[], str] | None:
+        return None if self._stderr_of is None else functools.partial(self._stderr_of, worker.pid)
+
+    # The hands of the watch.
+
+    def execute(self, worker: Watched, timers: list[Expired], still: Callable[[], bool]) -> Outcome:
+        """Begin to end a worker."""
+        if worker.handle is None:
+            return Outcome.GONE
+        if not still():
+            return Outcome.SPARED
+        # What is certain to be let be need not be found out about.
+        outcome = kill.judge(worker.handle, self._users, spare_stopped=self._spare_stopped)
+        if outcome is not None:
+            return outcome
+        self._escalations.begin(Member(worker, worker.handle.copy(), timers, self._policy_for(timers)))
+        return Outcome.PENDING
+
+    def _policy_for(self, timers: list[Expired]) -> Policy:
+        """The earliest timer decides."""
+        number, grace = parse_ending(timers[0].ending)
+        return replace(
+            self._policy,
+            signal=self._policy.signal if number is None else number or None,
+            grace=self._policy.grace if grace is None else grace,
+        )
+
+    def look_early(self, worker: Watched) -> None:
+        """See `Hands.look_early`."""
+
+        def seen(found: Look | None) -> None:
+            worker.origin.earlier = found
+
+        self._helpers.submit(functools.partial(look, worker.pid), seen)
+
+    def is_held(self, worker: Watched) -> bool:
+        """See `Hands.is_held`."""
+        if worker.handle is None:
+            return False
+        return kill.judge(worker.handle, self._users, spare_stopped=self._spare_stopped) is Outcome.HELD
+
+    def tell(self, event: str, worker: Watched | None, timers: list[Expired]) -> None:
+        """See `Hands.tell`."""
+        if event == "overslept":
+            self._escalations.give_back(timers[0].late)
+        elif worker is not None and event in ("expired", "pretimeout"):
+            self._incidents.noticed(worker, timers, expired=event == "expired")
+        self._tell(event, worker, timers, "")
+
+    # What the escalations have done for them.
+
+    def gather(self, member: Member) -> None:
+        """See `Surgeon.gather`."""
+        self._incidents.expired(member)
+
+    def _is_gathered(self, member: Member) -> None:
+        self._escalations.feed(member, Event.GATHERED)
+
+    def recheck(self, member: Member) -> list[Expired] | None:
+        """See `Surgeon.recheck`."""
+        return self.watch.recheck(member.watched)
+
+    def send(self, handle: ProcessHandle, number: int) -> Outcome:
+        """See `Surgeon.send`."""
+        return kill.send(handle, number, self._users, spare_stopped=self._spare_stopped)
+
+    def plant(self, member: Member) -> TreeEnding:
+        """See `Surgeon.plant`."""
+        may = functools.partial(kill.refusal_of_relative, also=self._users)
+        return Ending(
+            member.handle, may, lambda: self._helpers.post(lambda: self._escalations.feed(member, Event.DIED))
+        )
+
+    def settled(self, member: Member, outcome: Outcome) -> None:
+        """See `Surgeon.settled`."""
+        self.watch.settle(member.watched, outcome, member.timers)
+        self._incidents.changed(member.watched)
+
+    def told(self, event: str, member: Member) -> None:
+        """See `Surgeon.told`."""
+        self._incidents.changed(member.watched)
+        sent = " and ".join(signal.Signals(number).name for number in member.signals)
+        self._tell(event, member.watched, member.timers, sent)
+
+    # Workers that leave.
+
+    def leave(self, worker: Watched) -> None:
+        """A worker exits or hangs up: while its pages can still be read."""
+        self._incidents.left(worker, self.departures.add(worker))
+        member = self._escalations.of(worker)
+        self.watch.leave(worker)
+        if member is not None and member.handle.alive():
+            self._escalations.feed(member, Event.LEFT)
+
+    def _died(self, departure: Departure) -> None:
+        if self._incidents.knows(departure.origin.identity.job):
+            return  # it is in the report
+        worker = Watched(departure.pid, origin=departure.origin)
+        timers = [
+            Expired(seen.scope, seen.timeout / 1e9, 0.0, (departure.timers.at - seen.armed_at) / 1e9)
+            for seen in departure.timers.armed
+        ]
+        self._tell("died", worker, timers, departure.exit)
+
+    # The loop.
+
+    def wait_time(self) -> float:
+        """Seconds to wait, at most, before the next `turn`."""
+        return min(self.watch.wait_time(), self._escalations.wait_time(), self._incidents.wait_time())
+
+    def turn(self) -> bool:
+        """Behind each wait; True once a beat."""
+        beat = self.watch.turn()
+        if beat:
+            self.departures.tidy()
+        self._helpers.deliver()
+        self._escalations.turn()
+        self._incidents.turn()
+        return beat
+
+    def close(self) -> None:
+        """Give up what is under way, and finish the reports. Behind the loop's end."""
+        self._escalations.close()
+        until = time.monotonic() + _LAST_REPORTS
+        while self._incidents.finish() and time.monotonic() < until:
+            self._waiter.wait(max(0.0, min(0.05, until - time.monotonic())))
+            self._helpers.deliver()
+        self._helpers.close()
+        self.departures.close()

@@ -1,0 +1,71 @@
+"""What is seen of a worker in an incident: its timers, its evidence, what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unhang._platform.process import ProcessHandle
+from unhang._watchdog.departures import Departure
+from unhang._watchdog.escalations import Member
+from unhang._watchdog.timers import Timers
+from unhang._watchdog.watched import Watched
+from unhang.report.model import Evidence, Step, Worker
+
+_SECOND = 1e9
+
+
+@dataclass(eq=False)
+class Seen:
+    """One worker in one incident.
+
+    Attributes:
+        watched: as the watch sees it.
+        handle: the process, also when its connection is gone.
+        timers: when it was looked at last.
+        member: its escalation, if it has expired.
+        evidence: what was found.
+        gathering: how many gatherings are under way.
+        in_report: whether all that was gathered is in a report, or will be when it is made.
+        observed: whether it is never to be killed.
+        expired: whether one of its timers has expired.
+        departure: when it has left.
+    """
+
+    watched: Watched
+    handle: ProcessHandle
+    timers: Timers
+    member: Member | None = None
+    evidence: Evidence | None = None
+    gathering: int = 0
+    in_report: bool = False
+    observed: bool = False
+    expired: bool = False
+    departure: Departure | None = None
+
+    def has_stacks(self) -> bool:
+        """Whether there is nothing more to be found."""
+        return self.evidence is not None and bool(self.evidence.threads)
+
+    def worker(self, began: float) -> Worker:
+        """As a report has it."""
+        identity = self.watched.origin.identity
+        member = self.member
+        outcome = "observed" if self.observed and self.expired else ""
+        if member is not None:
+            outcome = member.outcome or "pending"
+        return Worker(
+            pid=self.watched.pid,
+            rank=identity.rank,
+            local_rank=identity.local_rank,
+            host=identity.host,
+            attempt=identity.attempt,
+            expired=self.expired,
+            sequence=self.timers.sequence,
+            idle=max(0.0, (self.timers.at - self.timers.quiet_since) / _SECOND),
+            blocks=self.timers.blocks(began, finished=False),
+            finished=self.timers.blocks(began, finished=True),
+            evidence=self.evidence,
+            steps=tuple(Step(at=at - began, what=what) for at, what in (member.steps if member else ())),
+            outcome=outcome,
+            exit="" if self.departure is None else self.departure.exit,
+        )

@@ -1,0 +1,94 @@
+"""Workers and their expired timers, as the watch and those who act for it see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from unhang._core.identity import Identity
+from unhang._core.page import PageReader
+from unhang._platform.descriptor import OwnFd
+from unhang._platform.look import Look
+from unhang._platform.memory_group import MemoryGroup
+from unhang._platform.process import ProcessHandle
+from unhang._watchdog.kill import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """A timer that has expired.
+
+    Attributes:
+        scope: its name.
+        after: the time that its block was given, in seconds.
+        late: seconds since its deadline, without what was given back to it; negative before it.
+        running: seconds since it was armed.
+        ending: how it wants its worker to be ended, as `unhang._core.page.ending` has it; 0: as the watchdog does.
+        thread: the kernel's id of the thread that probably armed it; 0: not known.
+    """
+
+    scope: str
+    after: float
+    late: float
+    running: float
+    ending: int = field(default=0, repr=False)
+    thread: int = field(default=0, repr=False)
+
+
+@dataclass(eq=False, slots=True)
+class Origin:
+    """Where a worker comes from, and what helps to find out about it."""
+
+    identity: Identity = field(default_factory=Identity)
+    user: int | None = None
+    stack_signal: int = 0  # on which it writes its stacks; 0: on none
+    stack_file: OwnFd | None = None  # into which
+    memory: MemoryGroup | None = None
+    memory_kills: int | None = None  # how many the kernel had killed for want of memory there when it came
+    earlier: Look | None = None  # taken when its deadline came near
+
+
+@dataclass(eq=False, slots=True)
+class Watched:
+    """One worker, as the watch sees it."""
+
+    pid: int
+    handle: ProcessHandle | None = None
+    observe: bool = False  # never to be killed
+    pages: list[PageReader] = field(default_factory=list)
+    number: int = 0
+    attempts: int = 0
+    not_before: int = 0  # it is not judged before this instant
+    dealt_with: set[tuple[int, int, int]] = field(default_factory=set)  # what was told and will not be again
+    held: bool = False  # by a debugger, when it was to be killed last
+    held_until: int = 0  # timers that were armed before get their whole timeout from then on
+    pending: bool = False  # it is being dealt with: not judged again until that is settled
+    early: set[tuple[int, int, int]] = field(default_factory=set)  # whose pretimeout was told
+    changed_at: int = 0  # when it was seen to have armed or disarmed a timer, a beat late at most
+    fingerprint: int = 0
+    origin: Origin = field(default_factory=Origin)
+
+    def sequence(self) -> int:
+        """How often its timers have been armed or restarted."""
+        return sum(page.sequence for page in self.pages)
+
+
+class Hands(Protocol):
+    """What a watch has done for it, in the loop's thread."""
+
+    def execute(self, worker: Watched, timers: list[Expired], still: Callable[[], bool]) -> Outcome:
+        """Deal with a worker whose timers have expired, after asking ``still``; or begin to, and say so later."""
+
+    def look_early(self, worker: Watched) -> None:
+        """A deadline of the worker is near."""
+
+    def is_held(self, worker: Watched) -> bool:
+        """Whether a debugger holds the worker, or a signal that counts as one has stopped it."""
+
+    def tell(self, event: str, worker: Watched | None, timers: list[Expired]) -> None:
+        """Told what happens, with the worker and the timers it is about.
+
+        One of ``"expired"`` (observed only), ``"pretimeout"``, ``"killed"``, ``"near miss"``, ``"held"``, ``"failed"``,
+        ``"refused"``, ``"overslept"``.
+        """
