@@ -213,3 +213,104 @@ def alarm_while_connecting(address, say):
         states.append(timer.state)
         say.send(states)
         time.sleep(FOREVER)
+
+
+def ignore_sigterm_in_block(client, after, say):
+    """Hang, deaf to SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    say.send("ready")
+    with unhang.expires(after, "deaf", client):
+        time.sleep(FOREVER)
+
+
+def say_how_it_is_asked(client, after, options, say):
+    """Hang, and say which signal asks to end, then when it was asked; go on hanging."""
+
+    def asked(number, frame):
+        say.send(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, asked)
+    say.send("ready")
+    with unhang.expires(after, "asked", client, **options):
+        while True:
+            time.sleep(FOREVER)
+
+
+def leave_when_looked_at(client, after, say):
+    """Be in a block beyond its deadline, leave it when told, and do more work."""
+    with unhang.expires(after, "slow", client):
+        say.send("ready")
+        say.recv()
+    with unhang.expires(60, "next", client):
+        say.send("alive")
+        time.sleep(FOREVER)
+
+
+def rank_in_block(address, rank, job, scope, after, say):
+    """Be a rank of a job, in a block from when it is told to."""
+    os.environ.update({"UNHANG_JOB": job, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+    client = unhang.SharedTimerClient(address)
+    with unhang.expires(60, "warm up", client):
+        say.send("ready")
+    say.recv()
+    with unhang.expires(after, scope, client):
+        time.sleep(FOREVER)
+
+
+def hang_sealed(client, after, say):
+    """Hang in C code that keeps the GIL, where nobody but root may look into this process."""
+    libc = ctypes.PyDLL(None)
+    with unhang.expires(60, "first", client):
+        pass
+    libc.prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE
+    say.send("ready")
+    with unhang.expires(after, "sealed", client):
+        while True:  # the signal for its stacks ends a sleep
+            libc.sleep(FOREVER)
+
+
+def as_user(user, function, *args):
+    """Do something as another user, who may not be able to read the modules."""
+    import sysconfig
+    import traceback  # noqa: F401 - see above
+
+    import unhang._watchdog.bystander
+    import unhang.report.store
+    import unhang.shared_timer  # noqa: F401 - see above
+
+    sysconfig.get_paths()
+    os.setgroups([])
+    os.setgid(user)
+    os.setuid(user)
+    function(*args)
+
+
+def serve_for_reports(address, directory, options, say):
+    """Run a SharedTimerServer that keeps reports, until killed."""
+    server = unhang.SharedTimerServer(address, report_dir=directory, **options)
+    server.start()
+    say.send("started")
+    time.sleep(FOREVER)
+
+
+def exit_in_block(client, status, say):
+    """End in the middle of a block."""
+    with unhang.expires(60, "fatal", client):
+        say.send("ready")
+        os._exit(status)
+
+
+def parent_of_many(client, after, count, say):
+    """Hang with so many children, which hang too."""
+    children = []
+    for _ in range(count):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(FOREVER)
+        children.append(child)
+    say.send(children)
+    with unhang.expires(after, "parent", client):
+        time.sleep(FOREVER)

@@ -24,7 +24,9 @@ from unhang.debug_info_logging import log_debug_info_for_expired_timers
 
 if TYPE_CHECKING:
     from unhang._core.deadlines import DeadlineTable
+    from unhang._watchdog.bystander import ContractHooks
     from unhang._watchdog.watch import Watch
+    from unhang.report.model import Report
 
 __all__ = ["FileTimerClient", "FileTimerRequest", "FileTimerServer", "_retry"]
 
@@ -49,6 +51,9 @@ class FileTimerServer(LoopThread):
         daemon: whether the thread lets the process end without it.
         log_event: called with ``"watchdog started"``, ``"timer expired"``, ``"kill worker process"`` or
             ``"watchdog stopped"``, and the request that it is about, or None; what it raises is logged.
+        on_expired: called with a report (`unhang.report.model.Report`, frozen) of each worker that is about to be
+            signalled, in a thread of its own; what it raises is logged. The signal is sent some hundredths of a second
+            later then, a second at most, since the stacks are taken first.
 
     Raises:
         NotOurPipeError: (a FileExistsError) something else stands at ``file_path``. It is left alone.
@@ -65,8 +70,15 @@ class FileTimerServer(LoopThread):
         max_interval: float = 10,
         daemon: bool = True,
         log_event: Callable[[str, FileTimerRequest | None], None] | None = None,
+        *,
+        on_expired: Callable[[Report], None] | None = None,
     ) -> None:
         super().__init__(max_interval, daemon)
+        self._hooks: ContractHooks | None = None
+        if on_expired is not None:
+            from unhang._watchdog.bystander import ContractHooks  # loads what reports need
+
+            self._hooks = ContractHooks(on_expired)
         self._file_path = file_path
         self._run_id = run_id
         self._log_event = log_event
@@ -192,10 +204,20 @@ class FileTimerServer(LoopThread):
                 return
             self.register_timers(self._read_requests(fd))
         expired = self.get_expired_timers(judged_by)
+        if self._look_into(expired):
+            # That took its time, in which a worker may have disarmed its timer.
+            self.register_timers(self._read_requests(fd))
+            expired = self.get_expired_timers(judged_by)
+        self.clear_timers({pid for pid, timers in expired.items() if self._reap_expired(pid, timers)})
+
+    def _look_into(self, expired: dict[int, list[FileTimerRequest]]) -> bool:
+        """Find out where workers are stuck, for those who want to know; returns whether somebody did."""
         log_debug_info_for_expired_timers(
             self._run_id, {pid: [timer.to_json() for timer in timers] for pid, timers in expired.items()}
         )
-        self.clear_timers({pid for pid, timers in expired.items() if self._reap_expired(pid, timers)})
+        if self._hooks is not None:
+            self._hooks.look_into(self._watch, expired, self._run_id)
+        return bool(expired)
 
     def _pipe_is_lost(self) -> bool:
         """Whether our pipe is not at its path any more. Then nobody can disarm a timer, so all are dropped."""

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,8 @@ from unhang.api import RequestQueue, TimerClient, TimerRequest, TimerServer
 
 if TYPE_CHECKING:
     from unhang._core.deadlines import DeadlineTable
+    from unhang._watchdog.bystander import ContractHooks
+    from unhang.report.model import Report
 
 __all__ = ["LocalTimerClient", "LocalTimerServer", "MultiprocessingRequestQueue"]
 
@@ -283,6 +285,12 @@ class MultiprocessingRequestQueue(RequestQueue):
         return self._take(size)
 
 
+def _hooks_for(on_expired: Callable[[Report], None]) -> ContractHooks:
+    from unhang._watchdog.bystander import ContractHooks  # loads what reports need
+
+    return ContractHooks(on_expired)
+
+
 class LocalTimerServer(TimerServer):
     """The server of `LocalTimerClient`: kills a worker, with SIGKILL, when one of its timers expires.
 
@@ -291,14 +299,26 @@ class LocalTimerServer(TimerServer):
         max_interval: seconds for which one turn of the loop waits at most; a worker is killed at its deadline
             whatever this is.
         daemon: whether the thread lets the process end without it.
+        on_expired: called with a report (`unhang.report.model.Report`, frozen) of each worker that is about to be
+            killed, in a thread of its own; what it raises is logged. The kill comes some hundredths of a second later
+            then, a second at most, since the stacks are taken first.
 
     It never kills itself, its ancestors, its process group, or a process of another user, nor whoever has the
     pid of a worker that is gone, and spares a worker while a debugger holds it. What it cannot kill it
     tries again with growing pauses. It survives its kills.
     """
 
-    def __init__(self, mp_queue: Any, max_interval: float = 60, daemon: bool = True) -> None:
+    def __init__(
+        self,
+        mp_queue: Any,
+        max_interval: float = 60,
+        daemon: bool = True,
+        *,
+        on_expired: Callable[[Report], None] | None = None,
+    ) -> None:
         from unhang._watchdog.watch import Watch
+
+        self._hooks = None if on_expired is None else _hooks_for(on_expired)
 
         queue = MultiprocessingRequestQueue(mp_queue, until_due=True)
         super().__init__(queue, max_interval, daemon)
@@ -343,6 +363,12 @@ class LocalTimerServer(TimerServer):
         return self._judged_by
 
     def _recheck(self) -> None:
+        self._settle()
+        if self._hooks is not None and self._hooks.look_into(self._watch, self._watch.expired(self._judged_by)):
+            # That took its time, in which a worker may have disarmed its timer.
+            self._settle()
+
+    def _settle(self) -> None:
         self._judged_by = self._watch.look()
         queue = self._request_queue
         if not isinstance(queue, MultiprocessingRequestQueue):

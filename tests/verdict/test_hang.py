@@ -287,6 +287,8 @@ def test_two_looks_make_a_motion():
     ran = motion(before, dataclasses.replace(before, cpu=1.5, delayed=1.25, turns=9), 1.0)
     assert (ran.cpu, ran.waited, ran.turns, ran.rests) == (0.5, 0.25, 4, False)
     assert motion(before, before, 1.0).waited == 1.0
+    awake = dataclasses.replace(before, sleeps=3)
+    assert motion(awake, dataclasses.replace(awake, turns=9, cpu=1.1), 1.0).waited == pytest.approx(0.9)
     slept = dataclasses.replace(before, state="S", syscall="read", arguments=(3,))
     assert motion(slept, dataclasses.replace(slept, syscall="restart_syscall"), 1.0).stayed
     assert motion(slept, slept, 1.0).rests
@@ -347,3 +349,15 @@ def test_any_facts_have_a_class(symptoms):
     running.suspect(symptoms)
     running.wants_owner_again(symptoms)
     calls.wants_native(symptoms)
+
+
+def test_a_sleep_that_another_thread_may_prolong_is_not_decided_by_its_line():
+    """Nobody sees the system call; what was a short sleep may be the wait for the GIL behind it."""
+    line = Frame(function="main", file="/app/main.py", line=3, source="time.sleep(0.01)")
+    thread = Thread(id=7, name="MainThread", frames=(line,))
+    looks = {7: ThreadLook(7, state="S")}
+    motions = {7: Motion(("S", "S"), rests=True)}
+    alone = Symptoms(threads=(thread,), looks=looks, motions=motions)
+    assert classify(alone)[0] is HangClass.SLEEP
+    other = Thread(id=8, frames=(line,))
+    assert classify(Symptoms(threads=(thread, other), looks=looks, motions=motions))[0] is HangClass.UNKNOWN

@@ -158,7 +158,7 @@ def test_ids_are_ours_and_not_a_namespace_s():
 
 
 def test_ids_are_guessed_only_where_one_is_possible():
-    """faulthandler tells no ids: the last thread is the main one, and of two the other is the hint's."""
+    """Python's handler tells no ids: the last thread is the main one, and of two the other is the hint's."""
     nameless = Thread()
     assert [thread.id for thread in guess_numbers((nameless, nameless), LOOK, 2, last_is_main=True)] == [2, 1]
     assert [thread.id for thread in guess_numbers((nameless, nameless), LOOK, 0, last_is_main=True)] == [0, 1]

@@ -37,6 +37,7 @@ class ThreadLook:
         cpu: seconds on a processor.
         delayed: seconds of waiting for one, as far as they are over.
         turns: how often it was given one; -1 if that is not counted here.
+        sleeps: how often it has given a processor up by itself; -1 if it did so just now, or if that is not known.
         started: when, only to be compared.
     """
 
@@ -49,6 +50,7 @@ class ThreadLook:
     cpu: float = 0.0
     delayed: float = 0.0
     turns: int = -1
+    sleeps: int = -1
     started: int = 0
 
 
@@ -183,6 +185,7 @@ def _thread(number: int, directory: str) -> ThreadLook:
         cpu=cpu,
         delayed=delayed,
         turns=turns,
+        sleeps=_sleeps(directory) if fields[0] == b"R" else -1,
         started=int(fields[19]),
     )
 
@@ -191,6 +194,13 @@ def _inner_id(directory: str) -> int:
     status = _read(f"{directory}/status")
     start = status.index(b"\nNSpid:") + len(b"\nNSpid:")
     return int(status[start : status.index(b"\n", start)].split()[-1])
+
+
+def _sleeps(directory: str) -> int:
+    status = _read(f"{directory}/status")
+    name = b"\nvoluntary_ctxt_switches:"
+    start = status.find(name)
+    return -1 if start < 0 else int(status[start + len(name) :].split(maxsplit=1)[0])
 
 
 def _wchan(directory: str) -> str:

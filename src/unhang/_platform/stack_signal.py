@@ -116,6 +116,8 @@ def _has(pid: int, memory: int) -> bool | None:
                         if theirs is not None and theirs == ours:
                             return True
                         unknown = unknown or theirs is None
+                except PermissionError:
+                    unknown = True  # root without its capabilities sees the numbers alone
                 except OSError:
                     continue
     except OSError:

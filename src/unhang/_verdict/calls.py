@@ -202,6 +202,8 @@ def by_line(symptoms: Symptoms) -> Finding | None:
     hang = library.line_says(thread.frames[0])
     if hang is None or library.is_library(thread.frames[0]):
         return None
+    if hang is HangClass.SLEEP and sum(bool(other.frames) for other in symptoms.threads) > 1:
+        return None  # a sleep ends by itself: it may be another thread that does not give it the GIL back
     return hang, (f"{label(thread)} waits at {_place(thread.frames[0])}",)
 
 

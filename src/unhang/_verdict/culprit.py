@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 from unhang.report.frames import is_library
-from unhang.report.model import Block, Departed, Frame, HangClass, Sure, Verdict, Worker
+from unhang.report.model import Block, Departed, Frame, HangClass, Socket, Sure, Verdict, Worker
 from unhang.report.words import quoted, who
 
 # What cannot go on by itself, whatever the others do.
@@ -40,7 +40,7 @@ def judge(workers: Sequence[Worker], departed: Sequence[Departed] = ()) -> Verdi
     workers = [worker for worker in workers if worker.expired or worker.blocks or worker.rank is not None]
     expired = [worker for worker in workers if worker.expired] or workers
     scene = _Scene(workers, expired, _missing(workers, departed))
-    for rule in (_by_departure, _alone, _by_class, _by_progress, _by_place, _by_branch, _each_by_itself):
+    for rule in (_by_departure, _alone, _by_class, _by_progress, _by_lead, _by_place, _by_branch, _each_by_itself):
         verdict = rule(scene)
         if verdict is not None:
             return verdict
@@ -86,7 +86,7 @@ def _by_departure(scene: _Scene) -> Verdict | None:
         culprits=tuple(left.pid for left in bad),
         victims=tuple(worker.pid for worker in scene.expired),
         sure=Sure.CERTAIN if all(left.exit and left.exit != "exit code 0" for left in bad) else Sure.LIKELY,
-        why=f"{who(bad)} had ended before ({' and '.join(ends)}), and the others wait",
+        why=f"{who(bad)} had ended before ({ends}), and the others wait",
     )
 
 
@@ -132,6 +132,8 @@ def _by_progress(scene: _Scene) -> Verdict | None:
         ahead = [worker for worker in workers if worker not in behind]
         if not behind or len(behind) > len(ahead):
             continue
+        if len(behind) == len(ahead) and not {_place(worker) for worker in behind} <= _known(ahead):
+            continue  # they have gone where the others never were: either may be wrong
         if all(_is_behind(one, other, scopes) for one in behind for other in ahead):
             where = " and ".join(sorted({_where(worker) for worker in ahead}))
             return _verdict(
@@ -141,6 +143,34 @@ def _by_progress(scene: _Scene) -> Verdict | None:
                 f"{who(behind)} has not come to where the others wait: {where}",
             )
     return None
+
+
+def _by_lead(scene: _Scene) -> Verdict | None:
+    """One has got ahead of all the others, which are even, though they depend on each other: it did not wait for them.
+
+    Workers that depend on each other have connections to each other.
+    """
+    workers = scene.workers
+    if any(_counts(worker) is None or _class(worker) not in _WAITS for worker in workers) or not _are_coupled(workers):
+        return None
+    scopes = _common(workers)
+    ahead = [worker for worker in workers if all(worker is one or _is_behind(one, worker, scopes) for one in workers)]
+    others = [worker for worker in workers if worker not in ahead]
+    if len(ahead) != 1 or len(others) < 2 or any(_is_behind(a, b, scopes) for a in others for b in others):
+        return None
+    why = f"{who(ahead)} has got ahead of the others, which are even: it has not waited where they wait for it"
+    return _verdict(ahead, workers, Sure.LIKELY, why)
+
+
+def _are_coupled(workers: Sequence[Worker]) -> bool:
+    """Whether each has a connection to another one of them."""
+    ends = {(socket.remote, socket.local) for worker in workers for socket in _sockets(worker)}
+    return all(any((socket.local, socket.remote) in ends for socket in _sockets(worker)) for worker in workers)
+
+
+def _sockets(worker: Worker) -> Sequence[Socket]:
+    found = () if worker.evidence is None else worker.evidence.sockets
+    return [socket for socket in found if socket.remote]
 
 
 def _counts(worker: Worker) -> dict[str, int] | None:
@@ -188,6 +218,11 @@ def _are_alike(workers: Sequence[Worker]) -> bool:
         known.update(_scopes(worker))
     shared = {scope for scope, count in known.items() if count > len(workers) / 2}
     return all(_scopes(worker) & shared for worker in workers)
+
+
+def _known(workers: Sequence[Worker]) -> set[str | None]:
+    """The scopes that all of them have armed; and being in none."""
+    return {None, *set.intersection(*(_scopes(worker) for worker in workers))}
 
 
 def _scopes(worker: Worker) -> set[str]:

@@ -48,8 +48,8 @@ def motion(before: ThreadLook, after: ThreadLook, window: float) -> Motion:
     cpu = min(1.0, max(0.0, after.cpu - before.cpu) / window)
     waited = min(1.0, max(0.0, after.delayed - before.delayed) / window)
     turns = after.turns - before.turns if before.turns >= 0 else -1
-    if before.state == after.state == "R" and turns <= 0:
-        # Its wait is counted when it ends: one that had no turn, and used no processor, has waited all the time.
+    if before.state == after.state == "R" and (turns == 0 or 0 <= before.sleeps == after.sleeps):
+        # Its wait is counted when it ends. One that never slept has waited whenever it was not on a processor.
         waited = max(waited, 1.0 - cpu)
     same = before.arguments == after.arguments and after.syscall in (before.syscall, "restart_syscall")
     stayed = before.syscall not in ("", "running") and same

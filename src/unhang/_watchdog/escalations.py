@@ -36,10 +36,10 @@ _OF_OUTCOME = {
     Outcome.FAILED: Event.FAILED,
 }
 _SETTLED = {
-    Action.SPARE: ("spared", Outcome.SPARED, "near miss"),
-    Action.HOLD: ("held", Outcome.HELD, ""),
-    Action.REFUSE: ("refused", Outcome.REFUSED, ""),
-    Action.RETRY: ("failed", Outcome.FAILED, ""),
+    Action.SPARE: ("spared", Outcome.SPARED),
+    Action.HOLD: ("held", Outcome.HELD),
+    Action.REFUSE: ("refused", Outcome.REFUSED),
+    Action.RETRY: ("failed", Outcome.FAILED),
 }
 
 
@@ -96,6 +96,9 @@ class Surgeon(Protocol):
     def recheck(self, member: Member) -> list[Expired] | None:
         """The timers that have expired and are still armed; None: ask again behind the next turn of the watch."""
 
+    def judge(self, handle: ProcessHandle) -> Outcome | None:
+        """What keeps the process from being signalled at this moment; None if nothing does."""
+
     def send(self, handle: ProcessHandle, number: int) -> Outcome:
         """Send a signal, if the rules allow it by now."""
 
@@ -103,10 +106,10 @@ class Surgeon(Protocol):
         """Begin to end a whole tree; `Event.DIED` is fed when nobody is left of it."""
 
     def settled(self, member: Member, outcome: Outcome) -> None:
-        """Its stage is over without its death, or with it (`Outcome.GONE`)."""
+        """It is over, without its death or with it (`Outcome.GONE`); to be told, if it is news."""
 
     def told(self, event: str, member: Member) -> None:
-        """``"killed"`` (the first signal was sent), ``"ended"``, ``"near miss"``, ``"unkillable"``."""
+        """``"killed"`` (the first signal was sent), ``"ended"``, ``"unkillable"``."""
 
 
 class Escalations:
@@ -183,7 +186,8 @@ class Escalations:
         if not still:
             return Event.LEFT
         member.timers = still
-        return Event.STILL
+        prevented = self._surgeon.judge(member.handle)
+        return Event.STILL if prevented is None else _OF_OUTCOME[prevented]
 
     def _ask(self, member: Member, now: float) -> Event | None:
         policy = member.policy
@@ -236,10 +240,8 @@ class Escalations:
         self._surgeon.settled(member, Outcome.GONE)
 
     def _settle(self, action: Action, member: Member, now: float) -> None:
-        member.outcome, outcome, event = _SETTLED[action]
+        member.outcome, outcome = _SETTLED[action]
         self._step(member, now, member.outcome)
-        if event:
-            self._surgeon.told(event, member)
         self._surgeon.settled(member, outcome)
 
     def _step(self, member: Member, now: float, what: str) -> None:

@@ -116,13 +116,15 @@ class _Case:
         before, now = self._window(first)
         stacks = self._stacks(now, stuck=self._is_starved(before, now))
         stacks.first()
-        after = now if before is not now else look(self._handle.pid) or now
+        # What writes down its own stacks has been interrupted for it: what it does then says nothing.
+        told_by_itself = stacks.source == "faulthandler"
+        after = now if before is not now or told_by_itself else look(self._handle.pid) or now
         around = Around(self._handle.pid, self._give_up, foreign=_is_foreign(self._subject))
         symptoms = self._decided(stacks, around, _Looks(before, now, after))
         around.look(self._subject.stderr)
         line = within(min(_PATIENCE, self._left()), functools.partial(command, self._handle.pid), "")
         if not self._handle.alive():
-            return model.Evidence(without=("it ended while it was looked at",))
+            return self._of_the_dead(stacks)
         hang, facts = classify(symptoms)
         return model.Evidence(
             threads=symptoms.threads,
@@ -135,6 +137,14 @@ class _Case:
             children=around.children,
             stderr=around.stderr,
         )
+
+    @staticmethod
+    def _of_the_dead(stacks: Stacks) -> model.Evidence:
+        """What it has written down itself is its own; anything else may be of whoever has its pid now."""
+        without = ("it ended while it was looked at",)
+        if stacks.source != "faulthandler":
+            return model.Evidence(without=without)
+        return model.Evidence(threads=stacks.threads, stacks_from=stacks.source, without=without)
 
     def _left(self) -> float:
         return max(0.0, self._give_up - time.monotonic())

@@ -145,6 +145,10 @@ class Incidents:
         enough = seen.has_stacks() and seen.evidence is not None and seen.evidence.hang is not HangClass.UNKNOWN
         if self._evidence <= 0 or enough:
             return
+        if seen.gathering:
+            # Two at once would only take twice as long: what is missing then is looked for behind the first.
+            seen.again = not gentle
+            return
         subject = self._subject(seen)
         began, until = incident.began, incident.until
         seen.gathering += 1
@@ -177,6 +181,9 @@ class Incidents:
         if evidence is not None and (evidence.threads or not seen.has_stacks()):
             seen.evidence = evidence
         incident.is_stale = True
+        if seen.again:
+            seen.again = False
+            self._look_into(incident, seen, gentle=False)
         self._check(incident)
 
     def _check(self, incident: Incident, *, due: bool = False) -> None:

@@ -237,6 +237,8 @@ class PageWatch:
         """What `Outcome.PENDING` has come to: the worker is judged again from now on."""
         worker.pending = False
         if worker.number not in self._workers:
+            if outcome is Outcome.SPARED:
+                self._hands.tell("near miss", worker, timers)
             return
         now = self.now()
         due = [(page, *entry) for page in worker.pages for entry in page.due(now, _AT_ONCE)[0]]

@@ -105,7 +105,7 @@ class Response:
         if not still():
             return Outcome.SPARED
         # What is certain to be let be need not be found out about.
-        outcome = kill.judge(worker.handle, self._users, spare_stopped=self._spare_stopped)
+        outcome = self.judge(worker.handle)
         if outcome is not None:
             return outcome
         self._escalations.begin(Member(worker, worker.handle.copy(), timers, self._policy_for(timers)))
@@ -130,9 +130,7 @@ class Response:
 
     def is_held(self, worker: Watched) -> bool:
         """See `Hands.is_held`."""
-        if worker.handle is None:
-            return False
-        return kill.judge(worker.handle, self._users, spare_stopped=self._spare_stopped) is Outcome.HELD
+        return worker.handle is not None and self.judge(worker.handle) is Outcome.HELD
 
     def tell(self, event: str, worker: Watched | None, timers: list[Expired]) -> None:
         """See `Hands.tell`."""
@@ -154,6 +152,10 @@ class Response:
     def recheck(self, member: Member) -> list[Expired] | None:
         """See `Surgeon.recheck`."""
         return self.watch.recheck(member.watched)
+
+    def judge(self, handle: ProcessHandle) -> Outcome | None:
+        """See `Surgeon.judge`."""
+        return kill.judge(handle, self._users, spare_stopped=self._spare_stopped)
 
     def send(self, handle: ProcessHandle, number: int) -> Outcome:
         """See `Surgeon.send`."""

@@ -25,6 +25,7 @@ class Seen:
         member: its escalation, if it has expired.
         evidence: what was found.
         gathering: how many gatherings are under way.
+        again: whether it is to be looked into less gently behind that.
         in_report: whether all that was gathered is in a report, or will be when it is made.
         observed: whether it is never to be killed.
         expired: whether one of its timers has expired.
@@ -37,6 +38,7 @@ class Seen:
     member: Member | None = None
     evidence: Evidence | None = None
     gathering: int = 0
+    again: bool = False
     in_report: bool = False
     observed: bool = False
     expired: bool = False

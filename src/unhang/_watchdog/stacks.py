@@ -77,6 +77,7 @@ class Stacks:
         self._user = user
         self._signal = signal
         self._hint = hint
+        self._stuck = stuck
         self._stopped = now.state == "T"
         self._nonblocking = gentle or stuck or self._stopped or any(one.state == "D" for one in now.threads)
         self.threads: tuple[Thread, ...] = ()
@@ -205,7 +206,8 @@ class Stacks:
 
     def _by_signal(self) -> tuple[Thread, ...]:
         signal_number, memory = self._signal
-        budget = min(_FOR_SIGNAL, self._left())
+        # One that gets no processor runs its handler when it gets some.
+        budget = self._left() if self._stuck else min(_FOR_SIGNAL, self._left())
         text = stack_signal.stacks(self._now.pid, signal_number, memory, self._send, budget)
         known = guess_numbers(from_faulthandler(text), self._now, self._hint, last_is_main=last_is_main(text))
         threads = self._with_source(known)

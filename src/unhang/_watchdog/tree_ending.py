@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -32,6 +33,7 @@ class Ending:
         self._root = root.copy()
         self._may = may
         self._gone = gone
+        self._is_killing = False
         self._orders: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="unhang-tree", daemon=True).start()
 
@@ -61,20 +63,26 @@ class Ending:
 
     def _turn(self, tree: Tree) -> bool:
         """Carry out one order, or look again; False when there is nothing more to do."""
-        try:
+        with contextlib.suppress(queue.Empty):
             order = self._orders.get(timeout=_PAUSE)
-        except queue.Empty:
-            order = 0
-        if order is None:
-            return False
-        if order == _KILL:
+            if order is None:
+                return False
+            self._is_killing = self._is_killing or order == _KILL
+            if order != _KILL:
+                tree.signal(order, wake=True)
+                tree.wait(_PAUSE)
+        if self._is_killing:
             tree.kill()
-        elif order:
-            tree.signal(order, wake=True)
-            tree.wait(_PAUSE)
-        else:
-            tree.look()
-        if tree.alive():
+        if _is_there(tree):
             return True
         self._gone()
         return False
+
+
+def _is_there(tree: Tree) -> bool:
+    """Whether anybody is left. In a chain whose links make the next and exit, nobody may be at one moment."""
+    try:
+        tree.look()
+        return bool(tree.alive() or tree.scan())
+    except OSError:
+        return True  # nobody can tell: it is looked at again

@@ -1,0 +1,229 @@
+"""Carrying out escalations, with a clock turned by hand and nobody signalled."""
+
+import signal
+
+import pytest
+
+from unhang._core.escalation import Event, Policy, Stage
+from unhang._watchdog.escalations import PATIENCE, Escalations, Member
+from unhang._watchdog.kill import Outcome
+from unhang._watchdog.watched import Expired, Watched
+from unhang.testing import ManualClock
+
+TIMER = Expired("step", 5.0, 0.0, 5.0)
+
+
+class Handle:
+    """A process that dies when the test says so; without a pidfd."""
+
+    fd = -1
+
+    def __init__(self):
+        self.dead = False
+
+    def alive(self):
+        return not self.dead
+
+
+class Theatre:
+    """What escalations have done for them, written down."""
+
+    def __init__(self):
+        self.clock = ManualClock()
+        self.escalations = Escalations(self, None, self.clock)
+        self.sent, self.told_, self.settled_, self.orders = [], [], [], []
+        self.still = [TIMER]
+        self.outcome = Outcome.SIGNALLED
+        self.deadly = set()
+        self.at = self.clock.now()
+
+    def member(self, policy=None):
+        return Member(Watched(7), Handle(), [TIMER], policy or Policy())
+
+    def gather(self, member):
+        if not member.policy.evidence:
+            self.escalations.feed(member, Event.GATHERED)
+
+    def recheck(self, member):
+        return self.still
+
+    def judge(self, handle):
+        return None if self.outcome is Outcome.SIGNALLED else self.outcome
+
+    def send(self, handle, number):
+        if self.outcome is Outcome.SIGNALLED:
+            self.sent.append((round(self.clock.now() - self.at, 3), int(number)))
+            handle.dead = handle.dead or number in self.deadly
+        return self.outcome
+
+    def plant(self, member):
+        return self
+
+    def ask(self, number):
+        self.orders.append(("ask", int(number)))
+
+    def kill(self):
+        self.orders.append(("kill",))
+
+    def close(self):
+        self.orders.append(("close",))
+
+    def settled(self, member, outcome):
+        self.settled_.append(outcome)
+
+    def told(self, event, member):
+        self.told_.append(event)
+
+    def advance(self, seconds):
+        until = self.clock.now() + seconds
+        while self.clock.now() < until:
+            self.clock.jump(max(1e-9, min(until - self.clock.now(), self.escalations.wait_time())))
+            self.escalations.turn()
+
+
+@pytest.fixture
+def theatre():
+    return Theatre()
+
+
+def test_a_deaf_worker_is_asked_and_then_killed(theatre):
+    """SIGTERM and SIGCONT when the evidence is there, SIGKILL behind the grace, unkillable behind the patience."""
+    member = theatre.member(Policy(grace=3))
+    theatre.escalations.begin(member)
+    theatre.advance(0.5)
+    theatre.escalations.feed(member, Event.GATHERED)
+    theatre.advance(3 + PATIENCE + 1)
+    assert theatre.sent == [(0.5, signal.SIGTERM), (0.5, signal.SIGCONT), (3.5, signal.SIGKILL)]
+    assert theatre.told_ == ["killed", "unkillable"]
+    assert member.stage is Stage.UNKILLABLE
+    member.handle.dead = True
+    theatre.advance(1)
+    assert theatre.told_[2:] == ["ended"]
+    assert [what for _, what in member.steps] == ["SIGTERM", "SIGKILL", "unkillable", "dead"]
+    assert len(theatre.escalations) == 0
+
+
+def test_evidence_that_does_not_come_is_not_waited_for(theatre):
+    """The first signal comes when its time is over."""
+    theatre.deadly = {signal.SIGTERM}
+    theatre.escalations.begin(theatre.member(Policy(evidence=2)))
+    theatre.advance(2.5)
+    assert theatre.sent[0] == (2.0, signal.SIGTERM)
+    assert theatre.told_ == ["killed", "ended"]
+    assert theatre.settled_ == [Outcome.GONE]
+
+
+def test_without_evidence_and_soft_signal_it_is_killed_at_once(theatre):
+    """Nothing stands between the deadline and SIGKILL."""
+    theatre.deadly = {signal.SIGKILL}
+    theatre.escalations.begin(theatre.member(Policy(signal=None, evidence=0)))
+    theatre.escalations.turn()
+    assert theatre.sent == [(0.0, signal.SIGKILL)]
+
+
+def test_a_block_that_ends_during_the_evidence_is_spared(theatre):
+    """Nothing is sent."""
+    member = theatre.member()
+    theatre.escalations.begin(member)
+    theatre.still = []
+    theatre.escalations.feed(member, Event.GATHERED)
+    assert (theatre.sent, theatre.told_, theatre.settled_) == ([], [], [Outcome.SPARED])
+    assert member.outcome == "spared"
+
+
+def test_a_worker_that_leaves_its_block_in_grace_is_killed_all_the_same(theatre):
+    """It was asked to end: it may be half gone."""
+    member = theatre.member(Policy(grace=1))
+    theatre.escalations.begin(member)
+    theatre.escalations.feed(member, Event.GATHERED)
+    theatre.escalations.feed(member, Event.LEFT)
+    theatre.advance(1.5)
+    assert theatre.sent[-1] == (1.0, signal.SIGKILL)
+
+
+def test_what_nobody_can_tell_is_asked_again(theatre):
+    """A watchdog that was away looks again before it judges."""
+    member = theatre.member()
+    theatre.escalations.begin(member)
+    theatre.still = None
+    theatre.escalations.feed(member, Event.GATHERED)
+    assert (theatre.sent, member.stage) == ([], Stage.EVIDENCE)
+    assert theatre.escalations.wait_time() == 0
+    theatre.still = [TIMER]
+    theatre.escalations.turn()
+    assert theatre.sent[0][1] == signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("outcome", "settled", "said"),
+    [
+        (Outcome.HELD, Outcome.HELD, "held"),
+        (Outcome.REFUSED, Outcome.REFUSED, "refused"),
+        (Outcome.FAILED, Outcome.FAILED, "failed"),
+    ],
+)
+def test_what_keeps_a_worker_from_being_asked_ends_the_escalation(theatre, outcome, settled, said):
+    """The watch decides when to look again."""
+    theatre.outcome = outcome
+    member = theatre.member()
+    theatre.escalations.begin(member)
+    theatre.escalations.feed(member, Event.GATHERED)
+    assert (theatre.settled_, member.outcome) == ([settled], said)
+
+
+def test_a_debugger_in_the_grace_delays_the_kill(theatre):
+    """It is tried again each second, until the debugger lets go."""
+    member = theatre.member(Policy(grace=1))
+    theatre.escalations.begin(member)
+    theatre.escalations.feed(member, Event.GATHERED)
+    theatre.outcome = Outcome.HELD
+    theatre.advance(3.5)
+    theatre.outcome = Outcome.SIGNALLED
+    theatre.advance(1)
+    assert theatre.sent[-1] == (4.0, signal.SIGKILL)
+
+
+def test_time_in_which_the_watchdog_was_away_is_no_grace(theatre):
+    """A worker that could not run either has its grace again."""
+    member = theatre.member(Policy(grace=2))
+    theatre.escalations.begin(member)
+    theatre.escalations.feed(member, Event.GATHERED)
+    theatre.clock.jump(10)
+    theatre.escalations.give_back(10)
+    theatre.escalations.turn()
+    assert signal.SIGKILL not in [number for _, number in theatre.sent]
+    theatre.advance(2.1)
+    assert theatre.sent[-1] == (12.0, signal.SIGKILL)
+
+
+def test_many_at_once_do_not_wait_for_each_other(theatre):
+    """Each has its own stages and times."""
+    members = [theatre.member(Policy(evidence=0, grace=grace)) for grace in (1, 3, 2)]
+    for member in members:
+        theatre.escalations.begin(member)
+    theatre.advance(4)
+    assert [at for at, number in theatre.sent if number == signal.SIGKILL] == [1.0, 2.0, 3.0]
+
+
+def test_a_tree_is_ended_by_whoever_finds_it(theatre):
+    """The worker is only asked whether it may be signalled: of its tree, the deepest come first."""
+    member = theatre.member(Policy(evidence=0, grace=1, tree=True))
+    theatre.escalations.begin(member)
+    theatre.advance(1.5)
+    assert {number for _, number in theatre.sent} == {0}
+    assert theatre.orders == [("ask", signal.SIGTERM), ("kill",)]
+    member.handle.dead = True
+    theatre.advance(0.5)
+    assert len(theatre.escalations) == 1  # its children may be there
+    theatre.escalations.feed(member, Event.DIED)
+    assert theatre.orders[-1] == ("close",)
+    assert member.outcome == "killed"
+
+
+def test_a_worker_that_dies_by_itself_is_not_said_to_be_killed(theatre):
+    """Between the deadline and the first signal."""
+    member = theatre.member()
+    theatre.escalations.begin(member)
+    member.handle.dead = True
+    theatre.advance(0.1)
+    assert (theatre.told_, member.outcome) == ([], "gone")
