@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Twice quiet: errors only.
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 
-.PHONY: demo test check bench chaos docs peers clean
+.PHONY: demo test check bench chaos verdict docs peers clean
 
 demo: $(VENV)/.base
 	@$(BIN)/unhang demo
@@ -25,6 +25,10 @@ bench: $(VENV)/.peers
 
 chaos: $(VENV)/.peers
 	@$(BIN)/python benchmarks/chaos.py --json chaos.json
+
+# Programs that hang, and what the report says of each.
+verdict: $(VENV)/.peers
+	@$(BIN)/python benchmarks/verdict.py --json verdict.json
 
 # What needs a real peer: torch itself, in this process and in others.
 peers: $(VENV)/.peers
