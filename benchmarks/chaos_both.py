@@ -11,7 +11,6 @@ from unittest import mock
 
 from chaos_stage import (
     HANG,
-    LIMIT,
     Outcome,
     Stage,
     await_judgement,
@@ -24,8 +23,6 @@ from chaos_stage import (
 )
 
 INNOCENTS = 3
-# Seconds behind its deadline at which a kill is late, whatever turns the server's loop takes.
-IN_TIME = 2.0
 
 
 def bad_message(stage: Stage) -> Outcome:
@@ -130,8 +127,8 @@ def default_interval(stage: Stage) -> Outcome:
     stage.serve(max_interval=None)
     lateness = stage.hung(0.5).lateness()
     if lateness is None:
-        return failed(f"not killed {LIMIT:g} s after its deadline")
-    return survived(how_late(lateness)) if lateness < IN_TIME else failed(how_late(lateness))
+        return failed(f"not killed {stage.limit:g} s after its deadline")
+    return survived(how_late(lateness)) if lateness < stage.in_time else failed(how_late(lateness))
 
 
 def failed_reap(stage: Stage) -> Outcome:

@@ -12,7 +12,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from chaos_scenarios import SCENARIOS, SHARED
+from chaos_scenarios import BARE, SCENARIOS, SHARED
 from chaos_shared_stage import SharedStage
 from chaos_stage import Outcome, Stage, Verdict
 
@@ -24,13 +24,19 @@ def main() -> None:
     try:
         play = scenario.play_for(implementation)
         assert callable(play), "a scenario that cannot happen is not played"  # noqa: S101 - the runner looked
-        outcome = play(SharedStage() if implementation == SHARED else Stage(implementation, scenario.kind))
+        outcome = play(_stage(implementation, scenario.kind))
     except Exception as error:  # noqa: BLE001 - whatever went wrong, the table says so
         traceback.print_exc()
         outcome = Outcome(Verdict.BROKEN, f"{type(error).__name__}: {error}")
     Path(result).write_text(json.dumps(dataclasses.asdict(outcome)))
     # Not through the exit handlers of multiprocessing: they wait for children, and some of these are stopped.
     os._exit(0)
+
+
+def _stage(implementation: str, kind: str) -> Stage:
+    if implementation in (SHARED, BARE):
+        return SharedStage(bare=implementation == BARE)
+    return Stage(implementation, kind)
 
 
 if __name__ == "__main__":

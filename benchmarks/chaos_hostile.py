@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 import chaos_liar
 from chaos_liar import HELLO, SEALS, Page, answer, dial, say
 from chaos_shared_stage import leave_in_time, watched_on
-from chaos_stage import HANG, LIMIT, Outcome, Stage, Verdict, failed
+from chaos_stage import HANG, Outcome, Stage, Verdict, failed
 from unhang._core.messages import MOST_DESCRIPTORS, PAGE
 from unhang._core.page import LARGEST_PAGE, MOST_BYTES, SMALLEST_PAGE, PageWriter
 
@@ -40,7 +40,7 @@ def beside(stage: Stage, body: Body, *, dies: bool = False) -> Outcome:
     if trouble:
         return failed(trouble)
     outcome = watched_on(server, [hung], [innocent], note)
-    if outcome.verdict is Verdict.SURVIVED and dies and not hostile.killed_within(LIMIT):
+    if outcome.verdict is Verdict.SURVIVED and dies and not hostile.killed_within(hostile.limit):
         return failed("the worker whose deadlines are over is alive")
     return outcome
 

@@ -11,11 +11,12 @@ import socket
 from collections.abc import Sequence
 
 from unhang._core.identity import Identity
-from unhang._core.messages import hello
+from unhang._core.messages import VERSION, hello
 from unhang._core.page import DEADLINE, HEADER_WORDS, SLOT_WORDS, SMALLEST_PAGE, USED, PageWriter
 from unhang._platform import memfd
 
 HELLO = hello(0, 0, Identity())
+_BEFORE_VERSION, _BEHIND_VERSION = HELLO.split(bytes((VERSION,)), 1)
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 # Seconds to wait for an answer.
 _PATIENCE = 5.0
@@ -85,6 +86,11 @@ def huge_pages(count: int) -> mmap.mmap:
     for start in range(0, count << 21, 1 << 21):
         taken[start] = 1
     return taken
+
+
+def hello_of_version(version: int) -> bytes:
+    """The first message of a worker that speaks another version."""
+    return _BEFORE_VERSION + bytes((version,)) + _BEHIND_VERSION
 
 
 def dial(path: str) -> socket.socket:

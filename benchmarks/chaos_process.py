@@ -8,7 +8,7 @@ import socket
 import time
 from multiprocessing.connection import Connection
 
-from chaos_shared_stage import IN_TIME, watched_on
+from chaos_shared_stage import watched_on
 from chaos_stage import HANG, LIMIT, BrokenScenarioError, Outcome, Stage, Verdict, failed, how_late, idle, survived
 
 # Descriptors that a worker opens where others were closed, and seconds for which it goes on arming.
@@ -111,14 +111,15 @@ def forks_in_block(stage: Stage) -> Outcome:
         return outcome
     if select.select([pidfd], [], [], 0)[0]:
         return failed("the child was killed with its parent")
-    lateness = _lateness(pidfd, due)
-    if lateness is None or not 0 < lateness < IN_TIME:
+    lateness = _lateness(pidfd, due, stage.limit)
+    if lateness is None or not 0 < lateness < stage.in_time:
         return failed("the child is never killed" if lateness is None else f"the child was {how_late(lateness)}")
     return survived(f"each is killed for a block of its own, the child {how_late(lateness)}")
 
 
-def _lateness(pidfd: int, due: float) -> float | None:
-    return time.monotonic() - due if select.select([pidfd], [], [], due + LIMIT - time.monotonic())[0] else None
+def _lateness(pidfd: int, due: float, limit: float) -> float | None:
+    died = select.select([pidfd], [], [], max(0.0, due + limit - time.monotonic()))[0]
+    return time.monotonic() - due if died else None
 
 
 def _fork_in_block(stage: Stage, after: float, childs: float, pipe: Connection) -> None:

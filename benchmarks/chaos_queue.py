@@ -106,7 +106,7 @@ def killed_with_lock(stage: Stage) -> Outcome:
         raise BrokenScenarioError("the worker had the lock too late")
     if not holder.killed_within(deadline + 5 - time.monotonic()):
         return failed("the worker that holds the lock is never killed")
-    lateness = Worker(_arm_with, stage, 0.3, client).lateness()
+    lateness = Worker(stage, _arm_with, 0.3, client).lateness()
     if lateness is None:
         return failed(f"deaf to every worker with {name} after its kill")
     return survived(f"the next worker with {name} {how_late(lateness)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import chaos_both
 import chaos_fifo
@@ -14,12 +15,14 @@ import chaos_shared
 import chaos_shared_lost
 import chaos_shared_pids
 from chaos_liar import HELLO
-from chaos_shared_rows import ROWS
-from chaos_stage import Outcome, Stage
+from chaos_shared_rows import ENDINGS, ROWS
+from chaos_stage import Outcome
 
+# Shared timers as they come; and with a watchdog that kills at the deadline with SIGKILL, and looks into nobody.
 SHARED = "unhang shared"
+BARE = "unhang shared, without evidence"
 # What provokes a fault; or why it cannot happen; or nothing, where nobody asks.
-Play = Callable[[Stage], Outcome] | str
+Play = Callable[[Any], Outcome] | str
 
 _BOTH = ("queue", "FIFO")
 _HALF_A_LINE = '{"version": 1, "pid": '
@@ -37,6 +40,7 @@ class Scenario:
         what: what is provoked.
         play: provokes it and looks.
         shared: the same for shared timers.
+        bare: the same for shared timers without evidence; None: as ``shared``.
         needs: ``""``, ``"root"``, ``"pid namespace"``, ``"many files"`` or ``"huge pages"``.
         on_death: what it means if the process that plays the scenario is killed.
     """
@@ -48,10 +52,13 @@ class Scenario:
     shared: Play
     needs: str = ""
     on_death: str = "the processes of the scenario were killed"
+    bare: Play | None = None
 
     def play_for(self, implementation: str) -> Play:
         """What provokes it there, or why nothing does."""
-        return self.shared if implementation == SHARED else self.play
+        if implementation == BARE and self.bare is not None:
+            return self.bare
+        return self.shared if implementation in (SHARED, BARE) else self.play
 
 
 def _forged(whom: str, play: Play, shared: Play = _NO_NAMES, needs: str = "") -> list[Scenario]:
@@ -140,4 +147,5 @@ _CONTRACT_ROWS = [
 SCENARIOS = [
     *_CONTRACT_ROWS,
     *(Scenario(row.fault, "shared", row.what, "", row.play, row.needs) for row in ROWS),
+    *(Scenario(row.fault, "shared", row.what, "", row.play, row.needs, bare="") for row in ENDINGS),
 ]

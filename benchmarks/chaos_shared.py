@@ -13,7 +13,7 @@ from unittest import mock
 
 import chaos_liar
 from chaos_liar import HELLO, SEALS, answer, dial, say
-from chaos_shared_stage import IN_TIME, hang_when_told, leave_in_time, watched_on
+from chaos_shared_stage import hang_when_told, leave_in_time, watched_on
 from chaos_stage import HANG, Outcome, Stage, failed, idle, killed_in_time, survived
 from unhang._watchdog import kill
 from unhang.errors import AddressError
@@ -26,7 +26,8 @@ _GARBAGE: dict[str, Callable[[], tuple[bytes, list[int]]]] = {
     "a torch request": lambda: (b'{"version": 1, "pid": 1, "scope_id": "s", "expiration_time": 0, "signal": 9}\n', []),
     "an empty packet": lambda: (b"", []),
     "a packet of 64 KiB": lambda: (HELLO + bytes(65_000), []),
-    "another version": lambda: (HELLO[:-2] + b"\x07\x00", [chaos_liar.Page().fd]),
+    "another version": lambda: (chaos_liar.hello_of_version(7), [chaos_liar.Page().fd]),
+    "half of its first words": lambda: (HELLO[:7], [chaos_liar.Page().fd]),
     "a page with another magic": lambda: (HELLO, [chaos_liar.memory_that_begins({0: 42})]),
     "a page of another version": lambda: (HELLO, [chaos_liar.memory_that_begins({1: 7})]),
     "a page that counts its slots wrong": lambda: (HELLO, [chaos_liar.memory_that_begins({2: 1 << 40})]),
@@ -123,13 +124,13 @@ def failed_kill(stage: Stage) -> Outcome:
     """The first attempt to kill a hung worker fails."""
     server = stage.serve()
     server.ask(_fail_once)
-    return killed_in_time(stage.hung(0.3), IN_TIME)
+    return killed_in_time(stage.hung(0.3), stage.in_time)
 
 
 def _fail_once(_server: Any) -> None:
     answers = iter([kill.Outcome.FAILED])
     send = kill.send
-    mock.patch("unhang.shared_timer.send", lambda *args, **more: next(answers, None) or send(*args, **more)).start()
+    mock.patch.object(kill, "send", lambda *args, **more: next(answers, None) or send(*args, **more)).start()
 
 
 def file_at_address(stage: Stage) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import unhang
-from chaos_stage import HANG, LIMIT, TURN, Outcome, Server, Stage, Worker, failed, how_late, idle, survived
+from chaos_stage import HANG, IN_TIME, LIMIT, TURN, Outcome, Server, Stage, Worker, failed, how_late, idle, survived
 
-# Seconds behind its deadline at which a hung worker is killed late.
-IN_TIME = 2.0
+# Seconds that evidence may take, and from the first signal to SIGKILL, by default.
+EVIDENCE = 2.0
+GRACE = 5.0
 # Connections that one process makes to flood a watchdog, and the open files that this takes.
 CROWD = 10_000
 MANY_FILES = CROWD + 200
@@ -21,24 +23,39 @@ MANY_FILES = CROWD + 200
 def count_armed(server: Any) -> int:
     """How many timers the workers of a server have armed; -1 if one of them left at this moment."""
     try:
-        return sum(1 for worker in server._watch.workers for page in list(worker.pages) for _ in page.live())
+        workers = server._response.watch.workers
+        return sum(1 for worker in workers for page in list(worker.pages) for _ in page.live())
     except ValueError:
         return -1
 
 
 class SharedStage(Stage):
-    """A `SharedTimerServer` and its workers."""
+    """A `SharedTimerServer` and its workers.
+
+    Args:
+        bare: kill at the deadline with SIGKILL, and gather no evidence. Else the server is as it comes: evidence,
+            SIGTERM, grace, SIGKILL; and it keeps reports, as that of ``unhang run`` does.
+
+    Attributes:
+        options: arguments of the server, which a scenario may add to.
+        reports: the directory for reports.
+    """
 
     count = staticmethod(count_armed)
 
-    def __init__(self) -> None:
+    def __init__(self, *, bare: bool) -> None:
         super().__init__("unhang", "shared")
         self.api = unhang
         self.path = str(Path.cwd() / "watchdog.sock")
+        self.reports = Path.cwd() / "reports"
+        self.options: dict[str, Any] = {"signal": "none", "evidence": 0.0} if bare else {"report_dir": self.reports}
+        if not bare:
+            self.deadly = frozenset({signal.SIGTERM, signal.SIGKILL})
+            self.limit, self.in_time = LIMIT + EVIDENCE, IN_TIME + EVIDENCE
 
     def build(self, max_interval: float | None) -> Any:
         """As for any stage."""
-        options: dict[str, Any] = {} if max_interval is None else {"max_interval": max_interval}
+        options = self.options if max_interval is None else {"max_interval": max_interval, **self.options}
         return unhang.SharedTimerServer(self.path, **options)
 
     def client(self) -> unhang.SharedTimerClient:
@@ -104,18 +121,20 @@ def watched_on(server: Server, hung: list[Worker], innocents: list[Worker], also
     """Survived if all who hang are killed in time, nobody else is, and nothing went wrong in the server's loop."""
     latest = 0.0
     for deadline, worker in sorted(((float(worker.hear()), worker) for worker in hung), key=lambda pair: pair[0]):
-        killed = worker.killed_within(deadline + LIMIT - time.monotonic())
+        killed = worker.killed_within(deadline + worker.limit - time.monotonic())
         if server.dead_within(0):
             return failed(server.how_it_ended())
         if not killed:
-            return failed(f"a hung worker is alive {LIMIT:g} s after its deadline")
-        latest = max(latest, time.monotonic() - deadline)
-    if latest > IN_TIME:
-        return failed(f"a hung worker was {how_late(latest)}")
-    return _none_else(server, innocents, f"a hung sibling was {how_late(latest)}{also}")
+            return failed(f"a hung worker is alive {worker.limit:g} s after its deadline")
+        late = time.monotonic() - deadline
+        if late > worker.in_time:
+            return failed(f"a hung worker was {how_late(late)}")
+        latest = max(latest, late)
+    return none_else(server, innocents, f"a hung sibling was {how_late(latest)}{also}")
 
 
-def _none_else(server: Server, innocents: list[Worker], line: str) -> Outcome:
+def none_else(server: Server, innocents: list[Worker], line: str) -> Outcome:
+    """Survived if nobody else is ended, the server neither, and nothing went wrong in its loop."""
     # What a server does to itself and to others comes right behind its last kill.
     gone = server.dead_within(2 * TURN)
     killed = sum(worker.killed_within(0) for worker in innocents)

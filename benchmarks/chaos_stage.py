@@ -25,6 +25,8 @@ CONTEXT = multiprocessing.get_context("fork")
 ROOTS = {"torch": "torch.distributed.elastic.timer", "unhang": "unhang"}
 # A worker that is not dead so many seconds after its deadline counts as never killed.
 LIMIT = 5.0
+# Seconds behind its deadline at which a kill is late, whatever turns the server's loop takes.
+IN_TIME = 2.0
 # Seconds for everything that has to happen before a fault can be provoked.
 SETUP = 15.0
 # Seconds that a worker hangs: longer than any scenario looks, and it ends if nobody ends it.
@@ -79,7 +81,13 @@ def wait_until(condition: Callable[[], bool], what: str, limit: float = SETUP) -
 
 
 class Child:
-    """A forked process, and a pipe to it."""
+    """A forked process, and a pipe to it.
+
+    Attributes:
+        deadly: the signals by which its server would end it.
+    """
+
+    deadly: frozenset[int] = frozenset({signal.SIGKILL})
 
     def __init__(self, body: Callable[..., None], *args: Any) -> None:
         self.pipe, theirs = CONTEXT.Pipe()
@@ -113,14 +121,14 @@ class Child:
         return self.process.exitcode is not None
 
     def killed_within(self, seconds: float) -> bool:
-        """Whether it has been killed with SIGKILL, or is so soon.
+        """Whether its server has ended it, or does so soon.
 
         Raises:
             BrokenScenarioError: it ended in another way.
         """
         if not self.dead_within(seconds):
             return False
-        if self.process.exitcode != -signal.SIGKILL:
+        if -(self.process.exitcode or 0) not in self.deadly:
             raise BrokenScenarioError(f"{self.process.name} ended by itself (exit code {self.process.exitcode})")
         return True
 
@@ -237,12 +245,22 @@ class Worker(Child):
     """A process that uses a timer client, or is in the way of those that do.
 
     Its body is called with the stage, its arguments and its end of the pipe.
+
+    Attributes:
+        limit: as `Stage.limit`.
+        in_time: as `Stage.in_time`.
     """
 
-    def lateness(self, limit: float = LIMIT) -> float | None:
-        """Seconds from the deadline that it said to its death by SIGKILL; None: still alive after ``limit``."""
+    def __init__(self, stage: Stage, body: Callable[..., None], *args: Any) -> None:
+        self.limit = stage.limit
+        self.in_time = stage.in_time
+        self.deadly = stage.deadly
+        super().__init__(body, stage, *args)
+
+    def lateness(self, limit: float | None = None) -> float | None:
+        """Seconds from the deadline that it said to its death; None: still alive after ``limit``."""
         deadline: float = self.hear()
-        if not self.killed_within(deadline + limit - time.monotonic()):
+        if not self.killed_within(deadline + (limit or self.limit) - time.monotonic()):
             return None
         return time.monotonic() - deadline
 
@@ -252,9 +270,15 @@ class Stage:
 
     Attributes:
         count: asked in the server's process how many timers it has.
+        limit: seconds behind its deadline after which a worker counts as never killed.
+        in_time: seconds behind its deadline after which a worker was killed late.
+        deadly: the signals by which the server ends workers.
     """
 
     count: Callable[..., int] = staticmethod(count_timers)
+    limit = LIMIT
+    in_time = IN_TIME
+    deadly = Child.deadly
 
     def __init__(self, implementation: str, kind: str) -> None:
         root = ROOTS[implementation]
@@ -288,7 +312,7 @@ class Stage:
 
     def worker(self, body: Callable[..., None], *args: Any) -> Worker:
         """A worker that runs ``body(stage, *args, pipe)``."""
-        worker = Worker(body, self, *args)
+        worker = Worker(self, body, *args)
         self._children.append(worker)
         return worker
 
@@ -333,11 +357,11 @@ def how_late(lateness: float) -> str:
     return f"killed {lateness * 1000:.1f} ms after its deadline"
 
 
-def killed_in_time(worker: Worker, limit: float = LIMIT) -> Outcome:
+def killed_in_time(worker: Worker, limit: float | None = None) -> Outcome:
     """Survived if a hung worker is dead within ``limit`` seconds of its deadline."""
     lateness = worker.lateness(limit)
     if lateness is None:
-        return failed(f"the hung worker is alive {limit:g} s after its deadline")
+        return failed(f"the hung worker is alive {limit or worker.limit:g} s after its deadline")
     return survived(how_late(lateness))
 
 

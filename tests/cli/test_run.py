@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from support import until
+from unhang.report.load import load
 
 UNHANG = [sys.executable, "-m", "unhang"]
 HANG = "import time, unhang\nwith unhang.expires(0.3, 'stuck'): time.sleep(600)"
@@ -255,9 +256,10 @@ def test_a_terminal_that_is_closed_ends_the_command(tmp_path):
     note = tmp_path / "note"
     code = f"""
 import pathlib, signal
-signal.signal(signal.SIGHUP, lambda *_: pathlib.Path({str(note)!r}).touch())
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
 print("ready")
-signal.pause()
+signal.sigwait([signal.SIGHUP])
+pathlib.Path({str(note)!r}).touch()
 """
     shell = Terminal(*UNHANG, "run", "--", sys.executable, "-u", "-c", code)
     shell.shows("ready")
@@ -355,3 +357,69 @@ open(os.environ["DONE"], "w").close()
     assert done.returncode == -signal.SIGKILL
     until(done_file.exists)
     done_file.unlink()
+
+
+def test_what_the_watchdog_starts_is_not_taken_for_a_child_of_the_command(tmp_path):
+    """Its tools are waited for by whoever started them: so it is told rightly why stacks are missing."""
+    fake = tmp_path / "py-spy"
+    fake.write_text("#!/bin/sh\necho 'Permission Denied: try running as root' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    code = f"""
+import sys
+sys.argv = ["unhang", "run", "--report-dir", {str(tmp_path / "reports")!r}, "--", *{[*python(HANG)]!r}]
+from unhang._platform import pyspy
+pyspy.executable = lambda: {str(fake)!r}
+from unhang.cli.main import main
+main()
+"""
+    done = subprocess.run(python(code), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 124, done.stderr
+    (report,) = (tmp_path / "reports").iterdir()
+    evidence = load(str(report)).workers[0].evidence
+    assert evidence.stacks_from == "faulthandler"
+    assert any("may not look into it" in reason for reason in evidence.without)
+
+
+def test_reports_have_the_end_of_standard_error(tmp_path):
+    """With --tail-stderr it still comes out; a report of a worker that writes there has it."""
+    code = "import sys, time, unhang\nprint('about to hang', file=sys.stderr, flush=True)\n" + HANG
+    done = run("--tail-stderr", "--report-dir", str(tmp_path / "reports"), "--", *python(code))
+    assert done.returncode == 124
+    assert "about to hang" in done.stderr
+    (report,) = (tmp_path / "reports").iterdir()
+    assert "about to hang" in load(str(report)).workers[0].evidence.stderr
+
+
+def test_options_that_make_no_sense_are_refused_at_once():
+    """A signal that ends nobody, and times that are none: status 125, and what would be right."""
+    for options in (("--signal", "SIGWINCH"), ("--signal", "nonsense"), ("--grace", "-1"), ("--kill", "everything")):
+        done = run(*options, "--", "true")
+        assert done.returncode == 125
+        assert options[0] in done.stderr
+    assert run("--", "true", UNHANG_SIGNAL="SIGSTOP").returncode == 125
+    assert run("--signal", "none", "--", "true").returncode == 0
+
+
+def test_a_tree_is_ended_and_the_rest_of_the_command_is_not(tmp_path):
+    """With --kill tree the children of the hung worker are gone, and its sibling writes on."""
+    note = tmp_path / "note"
+    worker = f"""
+import subprocess, time, unhang
+with unhang.expires(0.3, "stuck"):
+    child = subprocess.Popen(["sleep", "600"])
+    open({str(note)!r}, "w").write(str(child.pid))
+    time.sleep(600)
+"""
+    code = f"""
+import subprocess, sys, time
+subprocess.run([sys.executable, "-c", {worker!r}])
+stat = f"/proc/{{open({str(note)!r}).read()}}/stat"
+give_up = time.monotonic() + 20
+try:
+    while open(stat).read().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+except FileNotFoundError:
+    pass
+"""
+    assert run("--kill", "tree", "--", *python(code)).returncode == 0

@@ -9,6 +9,12 @@ import os
 import shutil
 import signal
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from unhang._platform import pyspy
+
+if TYPE_CHECKING:
+    import psutil
 
 _PR_SET_CHILD_SUBREAPER = 36
 # Python ignores these two; a command expects them as any shell would hand them on.
@@ -55,16 +61,39 @@ def spawn(
         )
 
 
-def reap() -> dict[int, int]:
-    """The children that have ended: pid → exit status, negative for a signal."""
+def reap(*surely: int) -> dict[int, int]:
+    """The children that have ended, but for tools of ours: pid → exit status, negative for a signal.
+
+    One may be overlooked that ends at the same moment as another, until the next call; but not those in ``surely``.
+    """
     ended = {}
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                break
-            ended[pid] = os.waitstatus_to_exitcode(status)
+    for child in {*surely, *_children()}:
+        with contextlib.suppress(ChildProcessError):
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                ended[pid] = os.waitstatus_to_exitcode(status)
     return ended
+
+
+def _children() -> list[int]:
+    """The pids of this process's children, also those that have ended; without tools of ours, which others wait for."""
+    pids: list[int] = []
+    try:
+        for task in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{task}/children", "rb") as file:
+                pids += map(int, file.read().split())
+    except OSError:  # a kernel without these files, or a thread that ends just now
+        import psutil
+
+        pids = [child.pid for child in psutil.Process().children()]
+    return [pid for pid in pids if not pyspy.is_ours(pid)]
+
+
+def descendants() -> list[psutil.Process]:
+    """Every process below this one, the parents first; without tools of ours."""
+    import psutil
+
+    return [child for child in psutil.Process().children(recursive=True) if not pyspy.is_ours(child.pid)]
 
 
 def signal_descendants(number: int) -> int:
@@ -72,7 +101,7 @@ def signal_descendants(number: int) -> int:
     import psutil
 
     count = 0
-    for process in reversed(psutil.Process().children(recursive=True)):
+    for process in reversed(descendants()):
         with contextlib.suppress(psutil.Error):
             if process.status() != psutil.STATUS_ZOMBIE:
                 process.send_signal(number)

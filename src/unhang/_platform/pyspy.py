@@ -111,7 +111,8 @@ def dump(
         killed = _end(spy)
     if killed:
         raise PySpyError(f"py-spy did not finish within {budget:.1f} s", killed=not nonblocking)
-    if status != 0:
+    # A program that waits for any child takes the status away.
+    if status != 0 or not output:
         raise _reason(error.decode(errors="replace"), status)
     return output
 

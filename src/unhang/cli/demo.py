@@ -44,7 +44,8 @@ def demo(via: str, after: float) -> None:
     Three finish. Five hang: asleep, in a Python loop, in a lock, in C code that keeps the GIL, in a blocking
     read. The exit status is 0 when each finished, or was killed at its deadline, as it should.
     """
-    console = Console()
+    # Wide enough for the table where nobody says how wide it is.
+    console = Console(width=None if sys.stdout.isatty() else 120)
     workers: list[Worker] = []
     for way in _WAYS[via]:
         # One after the other: the start of one crowd would make the kills of another look late.

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import unhang
 from unhang.cli.demo_workers import BEHAVIOURS, Behaviour, work
-from unhang.report.headline import how
+from unhang.report.about import frame_of
 from unhang.report.model import Report
+from unhang.report.model import Worker as Reported
 
 # A worker that should have been killed and was not is ended so many seconds behind its deadline.
 _PATIENCE = 5.0
@@ -123,9 +124,15 @@ def watch(workers: list[Worker], after: float, show: Callable[[], None]) -> None
 
 def find(workers: list[Worker], reports: list[Report]) -> None:
     """Let the workers know what was reported of them."""
-    found = {seen.pid: how(seen) for report in reports for seen in report.workers if seen.expired}
+    found = {seen.pid: _found(seen) for report in reports for seen in report.workers if seen.expired}
     for worker in workers:
         worker.found = found.get(worker.process.pid or 0, "")
+
+
+def _found(seen: Reported) -> str:
+    frame = frame_of(seen)
+    place = "" if frame is None else f", {Path(frame.file).name}:{frame.line}"
+    return f"{seen.evidence.hang}{place}" if seen.evidence else ""
 
 
 def _look(worker: Worker, ready: Sequence[object], now: float) -> None:

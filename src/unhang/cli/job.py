@@ -13,7 +13,7 @@ from typing import Any
 
 from unhang._core.clock import SystemClock
 from unhang._platform import passing
-from unhang._platform.children import become_subreaper, reap, signal_descendants, spawn
+from unhang._platform.children import become_subreaper, descendants, reap, signal_descendants, spawn
 from unhang._platform.limits import raise_file_limit
 from unhang._platform.tail import Tail
 from unhang._watchdog.presence import Presence
@@ -120,6 +120,7 @@ class Job:
         lost = self._presence.is_back()
         self._due = {action: instant + lost for action, instant in self._due.items()}
         if info is None:
+            self._reap()
             now = time.monotonic()
             for action, instant in list(self._due.items()):
                 if instant <= now:
@@ -131,7 +132,7 @@ class Job:
             passing.pass_on(info, self._pid)
 
     def _reap(self) -> None:
-        ended = reap()
+        ended = reap(self._pid)
         if self._pid in ended:
             self._status = ended[self._pid]
 
@@ -187,9 +188,7 @@ class Job:
 
 def _children_left() -> int:
     reap()
-    import psutil
-
-    return len(psutil.Process().children(recursive=True))
+    return len(descendants())
 
 
 def _say(message: str) -> None:
