@@ -31,7 +31,10 @@ def test_any_bytes_are_some_identity(message):
             {"TORCHELASTIC_RUN_ID": "j", "RANK": "3", "LOCAL_RANK": "1", "TORCHELASTIC_RESTART_COUNT": "2"},
             Identity("j", 3, 1, 2, "h"),
         ),
-        ({"SLURM_JOB_ID": "77", "SLURM_PROCID": "5", "SLURM_LOCALID": "1"}, Identity("77", 5, 1, None, "h")),
+        (
+            {"SLURM_JOB_ID": "77", "SLURM_STEP_ID": "2", "SLURM_PROCID": "5", "SLURM_LOCALID": "1"},
+            Identity("77.2", 5, 1, None, "h"),
+        ),
         (
             {"SLURM_JOB_ID": "77", "SLURM_PROCID": "0", "TORCHELASTIC_RUN_ID": "t", "RANK": "4", "LOCAL_RANK": "4"},
             Identity("t", 4, 4, None, "h"),

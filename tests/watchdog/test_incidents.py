@@ -49,6 +49,7 @@ class Scene:
         monkeypatch.setattr(incidents_module, "gather", self.gather)
         self.incidents = Incidents(
             self.hands,
+            self.hands,
             self.clock,
             lambda: self.workers,
             Departures(None, self.clock, lambda _: None),

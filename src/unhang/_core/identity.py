@@ -75,12 +75,18 @@ class Identity:
 def of_environment(environment: Mapping[str, str], host: str) -> Identity:
     """Who the environment says this process is."""
     return Identity(
-        _first(environment, _JOBS).replace("\0", ""),
+        _job(environment).replace("\0", ""),
         _number(_first(environment, _RANKS)),
         _number(_first(environment, _LOCAL_RANKS)),
         _number(_first(environment, _ATTEMPTS)),
         host,
     )
+
+
+def _job(environment: Mapping[str, str]) -> str:
+    """The id of the job; in an allocation of Slurm, each step is a job of its own."""
+    job, step = _first(environment, _JOBS), environment.get("SLURM_STEP_ID")
+    return f"{job}.{step}" if step and job == environment.get("SLURM_JOB_ID") else job
 
 
 def _first(environment: Mapping[str, str], names: tuple[str, ...]) -> str:

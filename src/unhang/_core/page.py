@@ -339,6 +339,8 @@ class PageReader:
 
     def latest(self, most: int) -> list[Snapshot]:
         """Slots as they are or were last used, armed or not, the latest armed first; at most so many."""
+        import heapq  # a worker imports this module too, and has no use for that
+
         start, end = HEADER_WORDS, HEADER_WORDS + self.used * SLOT_WORDS
         timeouts = self._words[start + TIMEOUT : end : SLOT_WORDS].tolist()
         armed_at = [
@@ -348,7 +350,7 @@ class PageReader:
             )
             if deadline & ~NEVER > 0
         ]
-        found = (self._read(index) for _, index in sorted(armed_at, reverse=True)[:most])
+        found = (self._read(index) for _, index in heapq.nlargest(most, armed_at))
         return [seen for seen in found if seen is not None]
 
     def close(self) -> None:

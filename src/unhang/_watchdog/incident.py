@@ -14,6 +14,9 @@ from unhang.report.model import Departed, Worker
 
 # Seconds behind the last expiry of an incident in which another one of the same job joins it.
 JOIN = 10.0
+# Seconds behind its first expiry, and workers, beyond which nobody joins an incident: it would never be over.
+_LONGEST = 60.0
+_MOST_WORKERS = 256
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,10 @@ class Incident:
     def is_settled(self) -> bool:
         """Whether nothing more will be done about any of its workers."""
         return all(seen.member is None or seen.member.is_settled for seen in self.seen.values())
+
+    def is_open(self, now: float) -> bool:
+        """Whether another expiry of its job joins it."""
+        return now - self.last < JOIN and now - self.began < _LONGEST and len(self.seen) < _MOST_WORKERS
 
     def is_over(self, now: float) -> bool:
         """Whether nobody joins it any more, and nothing more is to be told."""

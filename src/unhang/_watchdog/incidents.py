@@ -15,7 +15,7 @@ from unhang._watchdog.departures import Departure, Departures
 from unhang._watchdog.escalations import Member
 from unhang._watchdog.evidence import Options, Subject, gather
 from unhang._watchdog.helpers import Helpers
-from unhang._watchdog.incident import JOIN, Findings, Incident
+from unhang._watchdog.incident import Findings, Incident
 from unhang._watchdog.seen import Seen
 from unhang._watchdog.timers import Timers
 from unhang._watchdog.watched import Expired, Watched
@@ -36,7 +36,8 @@ class Incidents:
     """The incidents.
 
     Args:
-        helpers: the threads.
+        helpers: the threads that gather evidence.
+        writers: those that make reports; a disk that hangs must not keep the others from their work.
         clock: monotonic time.
         workers: whom the server watches now.
         departures: who has left.
@@ -51,6 +52,7 @@ class Incidents:
     def __init__(  # noqa: PLR0913 - what it works with
         self,
         helpers: Helpers,
+        writers: Helpers,
         clock: Clock,
         workers: Callable[[], Iterable[Watched]],
         departures: Departures,
@@ -63,6 +65,7 @@ class Incidents:
         stderr_of: Callable[[Watched], Callable[[], str] | None],
     ) -> None:
         self._helpers = helpers
+        self._writers = writers
         self._clock = clock
         self._workers = workers
         self._departures = departures
@@ -100,7 +103,7 @@ class Incidents:
         now = self._clock.now()
         job = worker.origin.identity.job
         for incident in self._incidents:
-            if incident.job == job and now - incident.last < JOIN:
+            if incident.job == job and incident.is_open(now):
                 incident.last = now
                 incident.until = now + self._evidence
                 incident.is_stale = True
@@ -204,7 +207,7 @@ class Incidents:
             return
         incident.reporting, incident.is_stale, incident.report_at = True, False, math.inf
         findings = incident.findings()
-        self._helpers.submit(functools.partial(self._report, findings), functools.partial(self._reported, incident))
+        self._writers.submit(functools.partial(self._report, findings), functools.partial(self._reported, incident))
 
     def _is_about_to_grow(self, incident: Incident, now: float) -> bool:
         """Whether a worker whose stacks could not be had gently expires in a moment, and can then be asked for them."""

@@ -21,6 +21,10 @@ from unhang.report.model import Report, Verdict, Worker
 logger = logging.getLogger("unhang.watchdog")
 
 
+# Incidents of which it is known who has been told.
+_REMEMBERED = 64
+
+
 class Store(Protocol):
     """Where reports are kept."""
 
@@ -48,17 +52,30 @@ class Recorder:
         self._version = version
         self._lock = threading.Lock()
         self._failed = False
-        self.last: Report | None = None
+        self._told: dict[str, set[int]] = {}
 
     def record(self, findings: Findings) -> None:
         """Make, keep and print the report of an incident. Whatever goes wrong is logged: kills wait for this."""
         report = self._report(findings)
         path = self._keep(report)
-        if findings.first:
-            level = logging.ERROR if report.kind == "expired" else logging.WARNING
-            logger.log(level, "%s", text.render(report) + (f"\nreport: {path}" if path else ""))
-        self.last = report
+        self._print(report, path, first=findings.first)
         self._hooks.call(report)
+
+    def _print(self, report: Report, path: str, *, first: bool) -> None:
+        """The report when it is new; then a line for each worker that has joined it."""
+        expired = {worker.pid for worker in report.workers if worker.expired}
+        with self._lock:
+            told = self._told.pop(report.id, set())
+            self._told[report.id] = told | expired
+            while len(self._told) > _REMEMBERED:
+                del self._told[next(iter(self._told))]
+        if first:
+            level = logging.ERROR if expired else logging.WARNING
+            logger.log(level, "%s", text.render(report) + (f"\nreport: {path}" if path else ""))
+            return
+        for worker in report.workers:
+            if worker.pid in expired - told:
+                logger.error("%s; added to report %s", _alone(report, worker), report.id)
 
     def _report(self, findings: Findings) -> Report:
         verdict = judge(findings.workers, findings.departed)
@@ -93,6 +110,12 @@ class Recorder:
             return ""
         self._failed = False
         return path
+
+
+def _alone(report: Report, worker: Worker) -> str:
+    """The headline of a report that has this worker only."""
+    verdict = Verdict(culprits=(worker.pid,))
+    return headline(msgspec.structs.replace(report, workers=(worker,), departed=(), verdict=verdict))
 
 
 def _in_order(workers: tuple[Worker, ...], verdict: Verdict) -> tuple[Worker, ...]:

@@ -31,6 +31,7 @@ from unhang._watchdog.tree_ending import Ending
 from unhang._watchdog.watched import Expired, Watched
 
 _MOST_HELPERS = 8
+_MOST_WRITERS = 2
 # Seconds to wait, when the server stops, for reports that are being made.
 _LAST_REPORTS = 1.0
 
@@ -78,10 +79,12 @@ class Response:
         clock = clock or SystemClock()
         self.watch = PageWatch(self, clock, policy.pretimeout)
         self._helpers = Helpers(_MOST_HELPERS, waiter.wake)
+        self._writers = Helpers(_MOST_WRITERS, waiter.wake)
         self.departures = Departures(waiter, clock, self._died)
         self._escalations = Escalations(self, waiter, clock)
         self._incidents = Incidents(
             self._helpers,
+            self._writers,
             clock,
             lambda: self.watch.workers,
             self.departures,
@@ -122,6 +125,8 @@ class Response:
 
     def look_early(self, worker: Watched) -> None:
         """See `Hands.look_early`."""
+        if not self._policy.evidence:
+            return
 
         def seen(found: Look | None) -> None:
             worker.origin.earlier = found
@@ -210,10 +215,14 @@ class Response:
         beat = self.watch.turn()
         if beat:
             self.departures.tidy()
-        self._helpers.deliver()
+        self._deliver()
         self._escalations.turn()
         self._incidents.turn()
         return beat
+
+    def _deliver(self) -> None:
+        self._helpers.deliver()
+        self._writers.deliver()
 
     def close(self) -> None:
         """Give up what is under way, and finish the reports. Behind the loop's end."""
@@ -221,6 +230,7 @@ class Response:
         until = time.monotonic() + _LAST_REPORTS
         while self._incidents.finish() and time.monotonic() < until:
             self._waiter.wait(max(0.0, min(0.05, until - time.monotonic())))
-            self._helpers.deliver()
+            self._deliver()
         self._helpers.close()
+        self._writers.close()
         self.departures.close()
