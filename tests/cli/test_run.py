@@ -257,12 +257,12 @@ def test_a_terminal_that_is_closed_ends_the_command(tmp_path):
     code = f"""
 import pathlib, signal
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
-print("ready")
+print("ready")  # in two writes: the second one is waited for too
 signal.sigwait([signal.SIGHUP])
 pathlib.Path({str(note)!r}).touch()
 """
     shell = Terminal(*UNHANG, "run", "--", sys.executable, "-u", "-c", code)
-    shell.shows("ready")
+    shell.shows("ready\r\n")
     os.close(shell.fd)
     until(note.exists)
     os.waitpid(shell.pid, 0)
