@@ -11,6 +11,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "unhang"
+html_extra_path = ["report-schema.json"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 default_role = "code"

@@ -206,6 +206,7 @@ class FileTimerServer(LoopThread):
         expired = self.get_expired_timers(judged_by)
         if self._look_into(expired):
             # That took its time, in which a worker may have disarmed its timer.
+            self._watch.stays()
             self.register_timers(self._read_requests(fd))
             expired = self.get_expired_timers(judged_by)
         self.clear_timers({pid for pid, timers in expired.items() if self._reap_expired(pid, timers)})

@@ -366,6 +366,7 @@ class LocalTimerServer(TimerServer):
         self._settle()
         if self._hooks is not None and self._hooks.look_into(self._watch, self._watch.expired(self._judged_by)):
             # That took its time, in which a worker may have disarmed its timer.
+            self._watch.stays()
             self._settle()
 
     def _settle(self) -> None:

@@ -67,8 +67,9 @@ class SharedTimerServer(LoopThread):
         on_event: told what happens, in the watchdog's thread, so be quick; what it raises is logged. Called with
             ``"killed"`` (the first signal was sent), ``"ended"`` (it is dead), ``"unkillable"`` (it is not, some
             seconds behind SIGKILL), ``"expired"`` (when nobody is killed for it), ``"pretimeout"``, ``"near miss"``,
-            ``"held"`` (by a debugger, or stopped), ``"refused"``, ``"failed"``, ``"died"`` (in a block, not by us) or
-            ``"overslept"``, the pid, or None, and the timers, the earliest first.
+            ``"held"`` (by a debugger, or stopped), ``"refused"``, ``"failed"``, ``"died"`` (not by us: in a
+            block, or abnormally outside of one, and then the list of timers is empty) or ``"overslept"``, the pid, or
+            None, and the timers, the earliest first.
         listener: a socket (AF_UNIX, SOCK_SEQPACKET) that listens at ``address`` already, as a descriptor; it is
             taken over.
 

@@ -23,6 +23,8 @@ NEWS = {
     ("recheck", "FAILED"): (Action.RETRY, Stage.WATCHED),
     ("recheck", "DIED"): (Action.LOSE, Stage.OVER),
     ("grace", "TIMEOUT"): (Action.KILL, Stage.KILLED),
+    ("grace", "MISSED"): (Action.SPARE, Stage.WATCHED),
+    ("killed", "MISSED"): (Action.SPARE, Stage.WATCHED),
     ("grace", "HELD"): (Action.WAIT, Stage.GRACE),
     ("grace", "REFUSED"): (Action.REFUSE, Stage.WATCHED),
     ("grace", "FAILED"): (Action.RETRY, Stage.WATCHED),

@@ -301,4 +301,3 @@ def test_who_hangs_alone_is_certain(start, serve_shared, reports):
     worker = start(workers.sleep_in_block, client, 2.5)
     report = reports.get(timeout=LONG)
     assert (report.verdict.culprits, report.verdict.sure) == ((worker.pid,), Sure.CERTAIN)
-    assert report.progressing == 1

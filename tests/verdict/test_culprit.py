@@ -17,8 +17,9 @@ def left(scope, count=10, started=-9.0):
     return Block(scope=scope, after=5.0, started=started, count=count, finished=True)
 
 
-def rank(number, *blocks, hang=HangClass.NETWORK, finished=(), frames=(), idle=5.0, expired=True):
+def rank(number, *blocks, hang=HangClass.NETWORK, finished=(), frames=(), idle=5.0, expired=True, peer=None):
     threads = (Thread(frames=tuple(frames)),) if frames else ()
+    peer = "torch.distributed" if peer is None and hang is HangClass.NETWORK else peer
     return Worker(
         pid=1000 + number,
         rank=number,
@@ -26,7 +27,7 @@ def rank(number, *blocks, hang=HangClass.NETWORK, finished=(), frames=(), idle=5
         blocks=blocks,
         finished=finished,
         idle=idle,
-        evidence=Evidence(hang=hang, threads=threads),
+        evidence=Evidence(hang=hang, threads=threads, waits_for=(peer,) if peer else ()),
     )
 
 
@@ -113,9 +114,9 @@ def test_a_rank_that_was_started_again_is_not_missed():
 
 def test_nobody_is_blamed_when_all_wait_alike():
     """Whoever they wait for is not among them."""
-    verdict = judge([rank(n, block("fetch")) for n in range(4)])
+    verdict = judge([rank(n, block("fetch"), peer="10.0.0.9:80") for n in range(4)])
     assert (blamed(verdict), verdict.sure) == (([], []), Sure.CANNOT_TELL)
-    assert "nothing tells" in verdict.why
+    assert "all wait for 10.0.0.9:80: nothing tells" in verdict.why
 
 
 def test_half_against_half_is_not_decided():
@@ -171,6 +172,62 @@ def test_workers_without_ranks_hang_each_by_itself():
 
     assert judge([worker(5, block("task")), worker(6, block("task"))]).culprits == (5, 6)
     assert judge([worker(5, block("task")), worker(4)]).sure is Sure.CERTAIN
+
+
+def test_a_rank_that_left_in_good_order_is_not_blamed_on_a_guess():
+    """The others wait for a server, or loop by themselves: it was done."""
+    gone = [Departed(pid=1000, rank=0, at=-3.0, exit="exit code 0")]
+    assert judge([rank(1, block("fetch"), peer="10.0.0.9:80")], gone).culprits in ((), (1001,))
+    assert 1000 not in judge([rank(1, block("step"), hang=HangClass.PYTHON_LOOP)], gone).culprits
+    assert 1000 not in judge([rank(1, block("step"), hang=HangClass.UNKNOWN)], gone).culprits
+
+
+@pytest.mark.parametrize("place", ["step", "poll"])
+def test_ranks_that_poll_for_another_one_are_not_blamed(place):
+    """Three sleep and look for a file that the first one is still fetching from a server that is dead."""
+    jobs = [rank(0, block("step"), peer="10.0.0.9:80")]
+    jobs += [rank(n, block(place), finished=(left("step", 10),), hang=HangClass.SLEEP) for n in (1, 2, 3)]
+    assert not set(blamed(judge(jobs))[0]) & {1, 2, 3}
+
+
+def test_a_rank_that_waits_for_its_own_threads_is_not_blamed_for_a_server_that_is_dead():
+    """Whom the other one waits for is known, and it is none of them."""
+    jobs = [rank(0, block("step"), peer="10.0.0.9:80"), rank(1, block("step"), hang=HangClass.LOCK)]
+    assert judge(jobs).sure is Sure.CANNOT_TELL
+
+
+def test_a_rank_alone_among_ranks_that_make_progress_is_not_blamed_for_waiting():
+    """One of them may go round in circles; one that loops by itself is to blame all the same."""
+    assert judge([rank(1, block("barrier"))], progressing=1).sure is Sure.CANNOT_TELL
+    assert judge([rank(1, block("step"), hang=HangClass.PYTHON_LOOP)], progressing=1).sure is Sure.CERTAIN
+
+
+def test_what_was_done_before_does_not_matter_to_ranks_that_are_even_now():
+    """Retries in the loader leave uneven counts behind them."""
+    jobs = [rank(n, block("reduce", 5), finished=(left("load", count),)) for n, count in enumerate((3, 5, 5))]
+    assert judge(jobs).sure is Sure.CANNOT_TELL
+
+
+def test_workers_that_are_no_ranks_are_not_compared():
+    """Pool workers in a network outage: the one with fewer tasks, or with another task, is not to blame."""
+
+    def worker(pid, *blocks, finished=()):
+        return Worker(
+            pid=pid, expired=True, blocks=blocks, finished=finished, evidence=Evidence(hang=HangClass.NETWORK)
+        )
+
+    assert judge([worker(5, block("fetch", 3)), worker(6, block("fetch", 9))]).sure is Sure.CANNOT_TELL
+    assert judge([worker(n, block("fetch")) for n in (5, 6, 7)] + [worker(8, block("upload"))]).sure is Sure.CANNOT_TELL
+
+
+def test_a_rank_that_went_on_without_the_others_is_to_blame():
+    """All wait for each other, three in one round and one in the next; whose rounds are none of theirs is not."""
+    jobs = [rank(n, block("step", 4)) for n in (0, 1, 3)] + [rank(2, block("step", 5))]
+    verdict = judge(jobs)
+    assert (blamed(verdict), verdict.sure) == (([2], [0, 1, 3]), Sure.LIKELY)
+    assert "5 times, the others 4 times" in verdict.why
+    jobs = [rank(n, block("step", 4), peer="10.0.0.9:80") for n in (0, 1, 3)]
+    assert judge([*jobs, rank(2, block("step", 5), peer="10.0.0.9:80")]).sure is Sure.CANNOT_TELL
 
 
 SCOPES = st.sampled_from(["load", "reduce", "save"])

@@ -35,6 +35,7 @@ class Theatre:
         self.still = [TIMER]
         self.outcome = Outcome.SIGNALLED
         self.deadly = set()
+        self.left_late = False
         self.at = self.clock.now()
 
     def member(self, policy=None):
@@ -50,10 +51,12 @@ class Theatre:
     def judge(self, handle):
         return None if self.outcome is Outcome.SIGNALLED else self.outcome
 
-    def send(self, handle, number):
+    def send(self, member, number, *, if_still):
+        if if_still and self.left_late:
+            return Outcome.SPARED
         if self.outcome is Outcome.SIGNALLED:
             self.sent.append((round(self.clock.now() - self.at, 3), int(number)))
-            handle.dead = handle.dead or number in self.deadly
+            member.handle.dead = member.handle.dead or number in self.deadly
         return self.outcome
 
     def plant(self, member):
@@ -129,6 +132,18 @@ def test_a_block_that_ends_during_the_evidence_is_spared(theatre):
     theatre.escalations.feed(member, Event.GATHERED)
     assert (theatre.sent, theatre.told_, theatre.settled_) == ([], [], [Outcome.SPARED])
     assert member.outcome == "spared"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, None])
+def test_a_block_that_ends_between_the_recheck_and_the_first_signal_is_spared(theatre, number):
+    """Whichever signal is the first one."""
+    member = theatre.member(Policy(signal=number))
+    theatre.escalations.begin(member)
+    theatre.left_late = True
+    theatre.escalations.feed(member, Event.GATHERED)
+    if number is None:
+        theatre.advance(0.1)
+    assert (theatre.sent, theatre.settled_, member.outcome) == ([], [Outcome.SPARED], "spared")
 
 
 def test_a_worker_that_leaves_its_block_in_grace_is_killed_all_the_same(theatre):

@@ -304,3 +304,87 @@ def test_a_worker_with_short_timers_kicks_once_a_timeout(stage):
         slot[DEADLINE] |= NEVER
     assert kicks < 40
     assert stage.kills == []
+
+
+def test_a_worker_is_looked_at_early_only_when_its_deadline_stays(stage):
+    """One that arms short timers again and again is not looked at each second."""
+    worker = stage.worker()
+    slot = stage.arm(worker, 3.0)
+    stage.clock.advance(2.9)
+    assert stage.near == [worker.pid]
+    stage.near.clear()
+    for _ in range(30):
+        slot[DEADLINE] = stage.clock.now_ns() + SECOND
+        stage.clock.advance(0.2)
+    assert stage.near == []
+
+
+def test_a_pretimeout_is_told_once_and_at_its_time(stage):
+    """Of each timer of its own; not of one that is armed with less time than that."""
+    worker = stage.worker()
+    for after, before, scope in ((5.0, 2.0, "long"), (1.5, 2.0, "short")):
+        slot = worker.page.add_slot()
+        label(slot, scope.encode(), int(after * SECOND), pretimeout=int(before * SECOND))
+        slot[SEQUENCE] = 1
+        slot[DEADLINE] = stage.clock.now_ns() + int(after * SECOND)
+        worker.page.raise_pretimeout(int(before * SECOND))
+        stage.watch.look_at(worker)
+    stage.clock.advance(1.4)
+    assert stage.told == []
+    slot[DEADLINE] |= NEVER
+    stage.clock.advance(1.5)
+    assert stage.told == []
+    stage.clock.advance(1.2)
+    assert stage.told == [("pretimeout", worker.pid)]
+    assert stage.kills == []
+
+
+def test_thousands_of_pretimeouts_at_once_do_not_keep_the_loop_busy(stage):
+    """What is not told at once is told a beat later."""
+    worker = stage.worker()
+    worker.pages.clear()
+    memory = bytearray(1 << 20)
+    page = PageWriter(memory)
+    worker.pages.append(PageReader(memoryview(memory)))
+    page.raise_pretimeout(27 * SECOND)
+    for number in range(3000):
+        slot = page.add_slot()
+        label(slot, str(number).encode(), 30 * SECOND, pretimeout=27 * SECOND)
+        slot[SEQUENCE] = 1
+        slot[DEADLINE] = stage.clock.now_ns() + 30 * SECOND
+    stage.watch.look_at(worker)
+    stage.clock.advance(3.1)
+    looks, look_at = [], stage.watch.look_at
+    stage.watch.look_at = lambda *args, **options: (looks.append(1), look_at(*args, **options))
+    stage.clock.advance(5)
+    assert len(looks) < 20
+    assert len(worker.early) == 3000
+
+
+def test_what_is_pending_is_not_judged_again_until_it_is_settled(stage):
+    """One escalation at a time; spared, it is watched as before."""
+    worker = stage.worker()
+    slot = stage.arm(worker, 1)
+    stage.outcome = Outcome.PENDING
+    stage.clock.advance(3)
+    assert len(stage.kills) == 1
+    assert [timer.scope for timer in stage.watch.recheck(worker)] == ["step"]
+    slot[DEADLINE] |= NEVER
+    assert stage.watch.recheck(worker) == []
+    stage.watch.settle(worker, Outcome.SPARED, [])
+    assert stage.told == [("near miss", worker.pid)]
+    stage.arm(worker, 1, "next")
+    stage.clock.advance(2)
+    assert len(stage.kills) == 2
+
+
+def test_a_watchdog_that_was_away_does_not_recheck_before_it_has_looked(stage):
+    """What it sees may be older than the stretch that it has to give back; then the timer is as late as before."""
+    worker = stage.worker()
+    stage.arm(worker, 1)
+    stage.outcome = Outcome.PENDING
+    stage.clock.advance(1.5)
+    stage.clock.jump(5)
+    assert stage.watch.recheck(worker) is None
+    stage.clock.advance(0)
+    assert [timer.late for timer in stage.watch.recheck(worker)] == [0.5]

@@ -22,7 +22,8 @@ def worker(pid, *, expired=True):
 
 
 def findings(*workers, first=True, departed=(), complete=False):
-    return Findings("id", "2026-03-01T12:00:00+00:00", "job", 0.0, workers, departed, 0, complete, first)
+    time = "2026-03-01T12:00:00+00:00"
+    return Findings("id", time, "job", 0.0, workers, departed, 0, complete, first, 0, "SIGTERM now")
 
 
 class Kept:
@@ -53,6 +54,7 @@ def test_the_first_report_is_printed_and_those_who_join_are_a_line_each(said):
     recorder.record(findings(worker(7), worker(8), first=False, complete=True))
     first, second = said()
     assert first.startswith("worker 7 hangs in 'step'")
+    assert "next:    SIGTERM now" in first
     assert first.endswith("report: /reports/id.json")
     assert second.startswith("worker 8 hangs in 'step'")
     assert second.endswith("added to report id")
@@ -172,3 +174,38 @@ def test_only_so_many_departures_are_remembered():
         told._last.append(Departure(pid, Origin(), Dead(), 0.0, Timers(0, (), (), {}, 1, 0)))
     assert [departure.pid for departure in told.of("")][:2] == [299, 298]
     assert len(told.of("")) == 256
+
+
+def test_where_no_thread_can_be_started_the_work_is_given_back_undone(monkeypatch):
+    """And as soon as there are threads again, it is done."""
+    from unhang._watchdog.helpers import Helpers
+
+    woken, results = threading.Event(), []
+    helpers = Helpers(2, woken.set)
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(5):
+            helpers.submit(lambda: "done", results.append)
+        helpers.deliver()
+    assert results == [None] * 5
+    woken.clear()
+    helpers.submit(lambda: "done", results.append)
+    assert woken.wait(LONG)
+    helpers.deliver()
+    assert results[-1] == "done"
+    helpers.close()
+
+
+def test_long_reports_are_printed_whole_even_through_a_pipe():
+    """In pieces of whole lines, none larger than a pipe takes at once."""
+    from unhang._platform.logs import _pieces
+
+    text = "".join(f"{'é' * 100} {number}\n" for number in range(100)).encode()
+    pieces = list(_pieces(text))
+    assert b"".join(pieces) == text
+    assert all(len(piece) <= 4096 and piece.endswith(b"\n") for piece in pieces)
+    assert len(b"".join(_pieces(b"x" * 10_000))) == 4096

@@ -31,6 +31,7 @@ class Event(enum.Enum):
     GATHERED = "the evidence is there"
     STILL = "the block still runs"
     LEFT = "the block was left, or the worker has hung up"
+    MISSED = "the block was left right before the first signal"
     HELD = "a debugger holds the worker"
     REFUSED = "the rules protect the worker"
     FAILED = "the signal could not be sent"
@@ -45,7 +46,7 @@ class Action(enum.Enum):
     GATHER = "gather evidence"
     RECHECK = "check whether the block still runs"
     ASK = "send the soft signal, and SIGCONT"
-    KILL = "send SIGCONT and SIGKILL"
+    KILL = "send SIGKILL, which needs no SIGCONT"
     WAIT = "try to kill again, a little later"
     SPARE = "tell a near miss"
     HOLD = "spare it as long as the debugger is there"
@@ -87,6 +88,7 @@ TABLE: dict[tuple[Stage, Event], Step] = {
     **_row(
         _S.GRACE,
         TIMEOUT=(_A.KILL, _S.KILLED),
+        MISSED=(_A.SPARE, _S.WATCHED),
         HELD=(_A.WAIT, _S.GRACE),
         REFUSED=(_A.REFUSE, _S.WATCHED),
         FAILED=(_A.RETRY, _S.WATCHED),
@@ -95,6 +97,7 @@ TABLE: dict[tuple[Stage, Event], Step] = {
     **_row(
         _S.KILLED,
         TIMEOUT=(_A.TELL, _S.UNKILLABLE),
+        MISSED=(_A.SPARE, _S.WATCHED),
         HELD=(_A.WAIT, _S.GRACE),
         REFUSED=(_A.REFUSE, _S.WATCHED),
         FAILED=(_A.RETRY, _S.WATCHED),

@@ -196,6 +196,10 @@ def label(
     return is_another and slot[SEQUENCE] > 0
 
 
+# The last of the standard signals, and those that end nobody: SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU,
+# SIGURG, SIGWINCH, as Linux numbers them.
+_LAST_SIGNAL = 31
+HARMLESS_SIGNALS = frozenset({17, 18, 19, 20, 21, 22, 23, 28})
 # Milliseconds of grace that fit into the word, some 30 days.
 _MOST_GRACE = (1 << 32) - 2
 
@@ -213,8 +217,9 @@ def ending(signal: int | None, grace: float | None) -> int:
 
 def parse_ending(word: int) -> tuple[int | None, float | None]:
     """The soft signal and the grace of `ending`; nonsense is read as "as the watchdog does"."""
-    signal, grace = word & 0xFF, word >> 8 & 0xFFFFFFFF
-    return (signal - 1 if 0 < signal <= 65 else None), ((grace - 1) / 1000 if grace else None)
+    signal, grace = (word & 0xFF) - 1, word >> 8 & 0xFFFFFFFF
+    is_one = 0 <= signal <= _LAST_SIGNAL and signal not in HARMLESS_SIGNALS
+    return (signal if is_one else None), ((grace - 1) / 1000 if grace else None)
 
 
 def read_scope(slot: memoryview) -> str:

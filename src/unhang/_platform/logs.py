@@ -6,6 +6,7 @@ import logging
 import os
 import select
 import sys
+from collections.abc import Iterator
 
 
 class Patient(logging.Handler):
@@ -32,12 +33,23 @@ class Patient(logging.Handler):
         except Exception:  # noqa: BLE001 - as logging wants it
             self.handleError(record)
 
-    def _write(self, line: bytes) -> bool:
+    def _write(self, text: bytes) -> bool:
+        """Write some lines; False if not all of them could be written."""
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
-        ready = poll.poll(0)
         # A pipe that is ready takes PIPE_BUF bytes without waiting.
-        return bool(ready) and os.write(self._fd, line[: select.PIPE_BUF]) > 0
+        return all(poll.poll(0) and os.write(self._fd, piece) > 0 for piece in _pieces(text))
+
+
+def _pieces(text: bytes) -> Iterator[bytes]:
+    """The text in pieces of whole lines that a pipe takes at once; longer lines are cut."""
+    piece = b""
+    for line in text.splitlines(keepends=True):
+        if len(piece) + len(line) > select.PIPE_BUF:
+            yield piece
+            piece = b""
+        piece += line if len(line) <= select.PIPE_BUF else line[: select.PIPE_BUF - 1] + b"\n"
+    yield piece
 
 
 def log_to_stderr(level: int = logging.WARNING) -> None:

@@ -38,7 +38,8 @@ class SelfReport:
             os.close(fd)
         before, self._file = self._file, Descriptor(high)
         try:
-            faulthandler.register(self.number, file=high, all_threads=True, chain=False)
+            if self.is_usable():
+                faulthandler.register(self.number, file=high, all_threads=True, chain=False)
         except (OSError, RuntimeError, ValueError):
             self.close()
         if before is not None:
@@ -47,9 +48,14 @@ class SelfReport:
     def close(self) -> None:
         """Write nothing any more."""
         if self._file is not None:
-            faulthandler.unregister(self.number)
+            if self.is_usable():
+                faulthandler.unregister(self.number)
             self._file.close()
             self._file = None
+
+    def is_usable(self) -> bool:
+        """Whether the program has not taken the signal for itself meanwhile: its handler stays then."""
+        return self.number > 0 and signal.getsignal(self.number) in (signal.SIG_DFL, None)
 
 
 def _free_signal() -> int:

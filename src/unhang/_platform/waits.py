@@ -32,6 +32,7 @@ class Target:
             ``timer``, ``terminal``, ``file``, or empty if it is not known.
         name: what to call it.
         listening: whether it is a socket that waits for connections.
+        remote: the address at the other end of a socket, if it has one.
         file: the inode of a pipe or socket, which tells whether two are the same one; 0 if it is not known.
     """
 
@@ -39,6 +40,7 @@ class Target:
     name: str
     listening: bool = False
     file: int = 0
+    remote: str = ""
 
 
 def waits_on_memory(thread: ThreadLook) -> bool:
@@ -105,7 +107,7 @@ def target(name: str, connections: dict[int, Connection]) -> Target:
         connection = connections.get(inode)
         if connection is None:
             return Target("socket", "a socket", file=inode)
-        return Target(connection.kind, str(connection), connection.status == "listening", inode)
+        return Target(connection.kind, str(connection), connection.status == "listening", inode, connection.remote)
     if name.startswith("pipe:["):
         return Target("pipe", "a pipe", file=int(name[6:-1]))
     if name.startswith("anon_inode:"):

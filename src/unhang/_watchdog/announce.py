@@ -23,7 +23,6 @@ _WORDS = {
     "unkillable": "it does not die, though SIGKILL was sent: it waits in the kernel for a disk, a network or a device",
     "expired": "it is only observed",
     "pretimeout": "its deadline comes near",
-    "near miss": "left its block just before the kill, and is spared",
     "held": "spared while a debugger holds it, or a signal has stopped it",
     "refused": "not killed: it is protected, see above",
     "failed": "could not be killed yet",
@@ -44,10 +43,10 @@ def _line(event: str, worker: Watched | None, timers: list[Expired], detail: str
         return f"{who} died{where}: {detail}"
     first = timers[0]
     others = f" and {len(timers) - 1} more" if len(timers) > 1 else ""
-    return (
-        f"{who} is still in {first.scope!r}{others} after {first.running:.3g} s "
-        f"(timeout {first.after:g} s): {_WORDS[event].format(detail)}"
-    )
+    after = f"{first.scope!r}{others} after {first.running:.3g} s (timeout {first.after:g} s)"
+    if event == "near miss":
+        return f"{who} left {after}, just before the first signal: spared"
+    return f"{who} is still in {after}: {_WORDS[event].format(detail)}"
 
 
 def _who(worker: Watched) -> str:

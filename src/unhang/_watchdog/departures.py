@@ -35,6 +35,7 @@ class Departure:
         handle: the process, which may live on.
         at: when it left, monotonic seconds.
         timers: those that it had then.
+        by_us: whether it was signalled to end.
         exit: how it ended; empty as long as it has not, or if that cannot be known.
     """
 
@@ -43,6 +44,7 @@ class Departure:
     handle: ProcessHandle
     at: float
     timers: Timers
+    by_us: bool = False
     exit: str = ""
 
     def find_out(self) -> None:
@@ -54,7 +56,7 @@ class Departure:
     @property
     def is_abnormal(self) -> bool:
         """Whether it ended as nobody wants it to."""
-        return bool(self.exit) and self.exit != _CLEAN and self.exit not in _ON_PURPOSE
+        return bool(self.exit) and not self.by_us and self.exit != _CLEAN and self.exit not in _ON_PURPOSE
 
     def departed(self, began: float) -> Departed:
         """As a report has it."""
@@ -63,7 +65,8 @@ class Departure:
             rank=self.origin.identity.rank,
             attempt=self.origin.identity.attempt,
             at=self.at - began,
-            exit=self.exit,
+            exit=f"{self.exit}, by unhang" if self.by_us and self.exit else self.exit,
+            by_unhang=self.by_us,
             blocks=self.timers.blocks(began, finished=False),
             sequence=self.timers.sequence,
         )
@@ -90,13 +93,13 @@ class Departures:
         self._last: collections.deque[Departure] = collections.deque(maxlen=_MOST)
         self._dying: list[Departure] = []
 
-    def add(self, worker: Watched) -> Departure | None:
+    def add(self, worker: Watched, *, by_us: bool) -> Departure | None:
         """A worker leaves: while its pages can still be read. None if it never armed a timer."""
         now = self._clock.now()
         timers = Timers.of(worker, round(now * 1e9))
         if worker.handle is None or not timers.sequence:
             return None
-        departure = Departure(worker.pid, worker.origin, worker.handle.copy(), now, timers)
+        departure = Departure(worker.pid, worker.origin, worker.handle.copy(), now, timers, by_us)
         self._last.append(departure)
         if not departure.handle.alive():
             self._ended(departure)

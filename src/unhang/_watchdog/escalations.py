@@ -34,6 +34,7 @@ _OF_OUTCOME = {
     Outcome.REFUSED: Event.REFUSED,
     Outcome.HELD: Event.HELD,
     Outcome.FAILED: Event.FAILED,
+    Outcome.SPARED: Event.MISSED,
 }
 _SETTLED = {
     Action.SPARE: ("spared", Outcome.SPARED),
@@ -99,11 +100,11 @@ class Surgeon(Protocol):
     def judge(self, handle: ProcessHandle) -> Outcome | None:
         """What keeps the process from being signalled at this moment; None if nothing does."""
 
-    def send(self, handle: ProcessHandle, number: int) -> Outcome:
-        """Send a signal, if the rules allow it by now."""
+    def send(self, member: Member, number: int, *, if_still: bool) -> Outcome:
+        """Send a signal, if the rules allow it by now; and, if that is asked, only if its block still runs."""
 
-    def plant(self, member: Member) -> TreeEnding:
-        """Begin to end a whole tree; `Event.DIED` is fed when nobody is left of it."""
+    def plant(self, member: Member) -> TreeEnding | None:
+        """Begin to end a whole tree; `Event.DIED` is fed when nobody is left of it. None if that cannot be begun."""
 
     def settled(self, member: Member, outcome: Outcome) -> None:
         """It is over, without its death or with it (`Outcome.GONE`); to be told, if it is news."""
@@ -193,25 +194,29 @@ class Escalations:
         policy = member.policy
         number = policy.signal or 0
         soft = number not in (0, signal.SIGKILL)
+        member.until = now + policy.grace if soft else now
         if policy.tree:
             member.tree = self._surgeon.plant(member)
-        member.until = now + policy.grace if soft else now
+            if member.tree is None:
+                return Event.FAILED
         if not soft:
             return Event.TIMEOUT
         # Of a tree, whoever ends it signals the deepest first: 0 only asks whether that is allowed.
-        outcome = self._surgeon.send(member.handle, 0 if policy.tree else number)
+        outcome = self._surgeon.send(member, 0 if policy.tree else number, if_still=True)
         if outcome is not Outcome.SIGNALLED:
             return _OF_OUTCOME[outcome]
         self._signalled(member, now, number)
         if member.tree is not None:
             member.tree.ask(number)
         else:
-            self._surgeon.send(member.handle, signal.SIGCONT)
+            self._surgeon.send(member, signal.SIGCONT, if_still=False)
         return None
 
     def _kill(self, member: Member, now: float) -> Event | None:
         member.until = now + PATIENCE
-        outcome = self._surgeon.send(member.handle, 0 if member.tree else signal.SIGKILL)
+        # Without a soft signal this is the first one.
+        number = 0 if member.tree else signal.SIGKILL
+        outcome = self._surgeon.send(member, number, if_still=not member.signals)
         if member.tree is not None and outcome in (Outcome.SIGNALLED, Outcome.GONE):
             # The worker may be gone, and what it has started be left.
             self._signalled(member, now, signal.SIGKILL)

@@ -19,7 +19,7 @@ from unhang._platform import pyspy
 from unhang._platform.look import Look, ThreadLook, command, look, name_of
 from unhang._platform.patience import within
 from unhang._platform.process import ProcessHandle
-from unhang._verdict.hang import classify
+from unhang._verdict.hang import classify, waits_for
 from unhang._verdict.stacks import printable
 from unhang._verdict.symptoms import ENOUGH_TO_STARVE, Motion, Symptoms, motion
 from unhang._verdict.threads import fill, order
@@ -132,6 +132,7 @@ class _Case:
             without=tuple(printable(reason) for reason in (*stacks.without, *around.without)),
             hang=hang,
             facts=tuple(printable(fact) for fact in facts),
+            waits_for=waits_for(symptoms, facts) if hang is model.HangClass.NETWORK else (),
             process=_process(symptoms, now, printable(line)),
             sockets=around.sockets,
             children=around.children,

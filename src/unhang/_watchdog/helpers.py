@@ -32,12 +32,24 @@ class Helpers:
         self._under_way = 0
 
     def submit(self, task: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        """Have ``task()`` done; ``done(result)`` is called by `deliver`, with None if the task has raised."""
+        """Have ``task()`` done; ``done(result)`` is called by `deliver`, with None if it raised or was not done."""
         self._under_way += 1
-        if self._under_way > self._threads < self._most:
+        if self._under_way > self._threads < self._most and self._start():
             self._threads += 1
-            threading.Thread(target=self._run, name=f"unhang-helper-{self._threads}", daemon=True).start()
-        self._tasks.put((task, done))
+        if self._threads:
+            self._tasks.put((task, done))
+        else:
+            self._done.put((functools.partial(self._ended, done), None))
+            self._wake()
+
+    def _start(self) -> bool:
+        """Start a thread; False where there is none to be had: then those that there are do more."""
+        try:
+            threading.Thread(target=self._run, name="unhang-helper", daemon=True).start()
+        except RuntimeError:
+            logger.warning("no thread can be started for evidence and reports: see the limit of processes (ulimit -u)")
+            return False
+        return True
 
     def _run(self) -> None:
         while (entry := self._tasks.get()) is not None:

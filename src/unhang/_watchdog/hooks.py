@@ -41,8 +41,13 @@ class Hooks:
             return
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="unhang-hooks", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="unhang-hooks", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    logger.exception("No thread can be started for on_expired: it is not called")
+                    return
+                self._thread = thread
         try:
             self._waiting.put_nowait(report)
         except queue.Full:
@@ -55,7 +60,7 @@ class Hooks:
             for callback in self._callbacks:
                 try:
                     callback(report)
-                except Exception:
+                except BaseException:  # SystemExit too: it would end the thread
                     logger.exception("Error in on_expired")
 
     def close(self, patience: float) -> None:

@@ -11,11 +11,12 @@ import math
 from collections.abc import Callable, Iterable
 
 from unhang._core.clock import Clock
+from unhang._platform.look import Look
 from unhang._watchdog.departures import Departure, Departures
 from unhang._watchdog.escalations import Member
 from unhang._watchdog.evidence import Options, Subject, gather
 from unhang._watchdog.helpers import Helpers
-from unhang._watchdog.incident import Findings, Incident
+from unhang._watchdog.incident import Findings, Incident, job_of
 from unhang._watchdog.seen import Seen
 from unhang._watchdog.timers import Timers
 from unhang._watchdog.watched import Expired, Watched
@@ -28,6 +29,9 @@ _PAUSE = 0.5
 # Workers in one incident that have not expired, and how many of them are looked into.
 _MOST_QUIET = 64
 _MOST_GENTLE = 16
+# Seconds for which evidence is that of the moment, and a look was taken when the deadline came near.
+_FRESH = 0.5
+_NEAR = 3.0
 # A worker is quiet when it has done nothing for this part of the time that the expired block has been running.
 _QUIET = 0.5
 
@@ -86,6 +90,7 @@ class Incidents:
         seen = self._see(incident, member.watched)
         seen.member, seen.expired = member, True
         self._look_into(incident, seen, gentle=False)
+        self._look_into_others(incident)
         self._check(incident)
 
     def noticed(self, worker: Watched, timers: list[Expired], *, expired: bool) -> None:
@@ -96,42 +101,54 @@ class Incidents:
         seen = self._see(incident, worker)
         seen.observed, seen.expired = expired, seen.expired or expired
         self._look_into(incident, seen, gentle=True)
+        self._look_into_others(incident)
         self._check(incident)
 
     def _incident_of(self, worker: Watched, timers: list[Expired]) -> Incident:
         """The incident that this worker joins, or begins."""
         now = self._clock.now()
-        job = worker.origin.identity.job
+        job = job_of(worker)
         for incident in self._incidents:
-            if incident.job == job and incident.is_open(now):
+            if incident.job == job and incident.takes(worker, now):
                 incident.last = now
                 incident.until = now + self._evidence
                 incident.is_stale = True
                 return incident
-        incident = Incident(job, now, now, now + self._evidence, departures=self._departures.of(job))
+        incident = Incident(job, now, now, now + self._evidence, departures=self._departures.of(job[0]))
         self._incidents.append(incident)
         self._find_others(incident, worker, timers[0].running)
         return incident
 
     def _find_others(self, incident: Incident, worker: Watched, running: float) -> None:
-        """The other workers of the job: those that are as quiet as the one that hangs are part of it."""
+        """The other workers of the job: those that are as quiet as the one that hangs are part of it.
+
+        Workers that say nothing of a job or a rank have nothing to do with each other, as far as is known.
+        """
         now = round(incident.began * 1e9)
         others = [
             other
             for other in self._workers()
-            if other is not worker and other.handle is not None and other.origin.identity.job == incident.job
+            if other is not worker and other.handle is not None and job_of(other) == incident.job
+            if other.origin.identity.job or other.origin.identity.rank is not None
         ]
         others.sort(key=lambda other: other.changed_at)
         # `changed_at` is a beat late at most, and whoever was seen to change since then makes progress.
         since = now - round(running * _QUIET * 1e9)
-        quiet = [other for other in others if other.changed_at - 1_000_000_000 <= since][:_MOST_QUIET]
-        for other in quiet:
+        quiet = [other for other in others if other.changed_at - 1_000_000_000 <= since]
+        incident.left_out = max(0, len(quiet) - _MOST_QUIET)
+        for other in quiet[:_MOST_QUIET]:
             seen = self._see(incident, other)
             if seen.timers.quiet_since > since:
                 del incident.seen[other.number]
-        incident.progressing = len(others) - len(incident.seen)
-        for seen in list(incident.seen.values())[:_MOST_GENTLE]:
-            self._look_into(incident, seen, gentle=True)
+        incident.progressing = len(others) - len(incident.seen) - incident.left_out
+        incident.others = list(incident.seen.values())[:_MOST_GENTLE]
+
+    def _look_into_others(self, incident: Incident) -> None:
+        """Behind the one that has expired: its evidence must not wait for theirs."""
+        others, incident.others = incident.others, []
+        for seen in others:
+            if not seen.expired:
+                self._look_into(incident, seen, gentle=True)
 
     def _see(self, incident: Incident, worker: Watched) -> Seen:
         """Take the worker's timers down as they are now."""
@@ -145,8 +162,7 @@ class Incidents:
 
     def _look_into(self, incident: Incident, seen: Seen, *, gentle: bool) -> None:
         """Have evidence gathered, if there is not enough already."""
-        enough = seen.has_stacks() and seen.evidence is not None and seen.evidence.hang is not HangClass.UNKNOWN
-        if self._evidence <= 0 or enough:
+        if self._evidence <= 0 or self._has_enough(incident, seen):
             return
         if seen.gathering:
             # Two at once would only take twice as long: what is missing then is looked for behind the first.
@@ -163,6 +179,13 @@ class Incidents:
 
         self._helpers.submit(task, functools.partial(self._found, incident, seen))
 
+    def _has_enough(self, incident: Incident, seen: Seen) -> bool:
+        """Whether what was found is all that there is to find, and of this moment."""
+        found = seen.evidence
+        if found is None or not found.threads or found.hang is HangClass.UNKNOWN:
+            return False
+        return self._clock.now() - incident.began - found.at < _FRESH
+
     def _subject(self, seen: Seen) -> Subject:
         origin = seen.watched.origin
         armed = seen.timers.armed
@@ -172,12 +195,16 @@ class Incidents:
             scope="" if block is None else block.scope,
             thread=0 if block is None else block.thread,
             user=origin.user,
-            earlier=origin.earlier,
+            earlier=self._recent(origin.earlier),
             stack_signal=origin.stack_signal if origin.stack_file is not None else 0,
             stack_file=-1 if origin.stack_file is None else origin.stack_file.fd,
             stderr=self._stderr_of(seen.watched),
             also=self._users,
         )
+
+    def _recent(self, earlier: Look | None) -> Look | None:
+        """A look that was taken when the deadline came near; an older one was for another block."""
+        return earlier if earlier is not None and self._clock.now() - earlier.instant < _NEAR else None
 
     def _found(self, incident: Incident, seen: Seen, evidence: Evidence | None) -> None:
         seen.gathering -= 1
@@ -252,7 +279,7 @@ class Incidents:
 
     def knows(self, job: str) -> bool:
         """Whether a job has an incident at this moment."""
-        return any(incident.job == job for incident in self._incidents)
+        return any(incident.job[0] == job for incident in self._incidents)
 
     def wait_time(self) -> float:
         """Seconds to wait, at most, before the next `turn`."""

@@ -23,8 +23,8 @@ from unhang._watchdog.watched import Expired, Hands, Watched
 BEAT = 1_000_000_000
 # Seconds after which a worker that a debugger holds is looked at again.
 HELD_PAUSE = 1.0
-# A deadline is near when it lies within so many nanoseconds, and its block has run for as many: then a look at the
-# worker tells later what it did in its last second.
+# A deadline is near when it lies within so many nanoseconds: then a look at the worker tells later what it did in its
+# last second. Not for blocks that were not there a beat ago: most of those end in time.
 _NEAR = 1_200_000_000
 # A worker is judged by so many timers at once: one would do, and a look must not take long.
 _AT_ONCE = 1000
@@ -152,8 +152,8 @@ class PageWatch:
             elif look < beat:
                 earliest = look
             next_look = min(next_look, earliest)
-        if not again_soon and now < next_look < now + _NEAR:
-            self._hands.look_early(worker)
+        if not again_soon:
+            self._look_early(worker, next_look, now)
         next_look = min(next_look, self._warn(worker, now))
         if worker.pending:
             pass
@@ -167,6 +167,12 @@ class PageWatch:
         else:
             self._looks.disarm(worker.number, 0)
 
+    def _look_early(self, worker: Watched, deadline: int, now: int) -> None:
+        """Once a beat: have a look at a worker whose deadline is near, and was the next one a beat ago too."""
+        if now < deadline < now + _NEAR and worker.next_deadline == deadline:
+            self._hands.look_early(worker)
+        worker.next_deadline = deadline
+
     def _warn(self, worker: Watched, now: int) -> int:
         """Tell of timers whose pretimeout has come; returns when the next one does."""
         longest = max([self._pretimeout, *(page.pretimeout for page in worker.pages)])
@@ -175,8 +181,9 @@ class PageWatch:
         next_one = NEVER
         seen_keys, told = set(), []
         for page in worker.pages:
-            near, earliest = page.due(now + longest, _AT_ONCE)
-            next_one = min(next_one, max(earliest - longest, now + 1))
+            near, earliest = page.due(now + longest, _AT_ONCE + len(worker.early))
+            # Where there are more than that, the next beat is early enough.
+            next_one = min(next_one, earliest - longest if earliest > now + longest else now + BEAT)
             for index, deadline in near:
                 key = _key(page, index, deadline)
                 seen_keys.add(key)
@@ -184,8 +191,11 @@ class PageWatch:
                 if seen is None:
                     continue
                 credited = self._deadline(worker, seen)
-                instant = credited - (seen.pretimeout or self._pretimeout)
-                if instant > now:
+                before = seen.pretimeout or self._pretimeout
+                instant = credited - before
+                if before >= seen.timeout:
+                    worker.early.add(key)  # it would be told as soon as it is armed, which says nothing
+                elif instant > now:
                     next_one = min(next_one, instant)
                 elif credited > now:
                     worker.early.add(key)

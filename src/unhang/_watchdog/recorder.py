@@ -52,43 +52,50 @@ class Recorder:
         self._version = version
         self._lock = threading.Lock()
         self._failed = False
-        self._told: dict[str, set[int]] = {}
+        self._told: dict[str, set[tuple[int, float]]] = {}
 
     def record(self, findings: Findings) -> None:
         """Make, keep and print the report of an incident. Whatever goes wrong is logged: kills wait for this."""
         report = self._report(findings)
         path = self._keep(report)
-        self._print(report, path, first=findings.first)
+        self._print(report, path, findings)
         self._hooks.call(report)
 
-    def _print(self, report: Report, path: str, *, first: bool) -> None:
-        """The report when it is new; then a line for each worker that has joined it."""
-        expired = {worker.pid for worker in report.workers if worker.expired}
+    def _print(self, report: Report, path: str, findings: Findings) -> None:
+        """The report when it is new; then a line for each worker that has joined it, or has expired again."""
+        expired = {_occasion(worker) for worker in report.workers if worker.expired}
         with self._lock:
             told = self._told.pop(report.id, set())
             self._told[report.id] = told | expired
             while len(self._told) > _REMEMBERED:
                 del self._told[next(iter(self._told))]
-        if first:
+        if findings.first:
+            lines = text.render(report).split("\n")
+            if findings.next_step:
+                lines = [*lines[: text.MOST_LINES - 1], f"next:    {findings.next_step}"]
             level = logging.ERROR if expired else logging.WARNING
-            logger.log(level, "%s", text.render(report) + (f"\nreport: {path}" if path else ""))
+            logger.log(level, "%s", "\n".join([*lines, f"report: {path}"] if path else lines))
             return
         for worker in report.workers:
-            if worker.pid in expired - told:
+            if worker.expired and _occasion(worker) not in told:
                 logger.error("%s; added to report %s", _alone(report, worker), report.id)
 
     def _report(self, findings: Findings) -> Report:
-        verdict = judge(findings.workers, findings.departed)
+        has_expired = any(worker.expired for worker in findings.workers)
+        verdict = Verdict(why="nothing has expired yet")
+        if has_expired:
+            verdict = judge(findings.workers, findings.departed, findings.progressing)
         report = Report(
             id=findings.id,
             time=findings.time,
             host=socket.gethostname(),
             job=findings.job,
-            kind="expired" if any(worker.expired for worker in findings.workers) else "pretimeout",
+            kind="expired" if has_expired else "pretimeout",
             verdict=verdict,
             workers=_in_order(findings.workers, verdict),
             progressing=findings.progressing,
             departed=findings.departed,
+            omitted=(f"{findings.left_out} more workers that are as quiet",) if findings.left_out else (),
             complete=findings.complete,
             watchdog=os.getpid(),
             version=self._version,
@@ -110,6 +117,12 @@ class Recorder:
             return ""
         self._failed = False
         return path
+
+
+def _occasion(worker: Worker) -> tuple[int, float]:
+    """Which worker, and which of its blocks."""
+    block = next((block for block in worker.blocks if block.expired), None)
+    return worker.pid, round(block.started, 3) if block else 0.0
 
 
 def _alone(report: Report, worker: Worker) -> str:

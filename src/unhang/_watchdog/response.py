@@ -6,6 +6,7 @@ It belongs to the server's loop.
 from __future__ import annotations
 
 import functools
+import logging
 import signal
 import time
 from collections.abc import Callable
@@ -29,6 +30,8 @@ from unhang._watchdog.page_watch import PageWatch
 from unhang._watchdog.recorder import Recorder
 from unhang._watchdog.tree_ending import Ending
 from unhang._watchdog.watched import Expired, Watched
+
+logger = logging.getLogger("unhang.watchdog")
 
 _MOST_HELPERS = 8
 _MOST_WRITERS = 2
@@ -162,16 +165,26 @@ class Response:
         """See `Surgeon.judge`."""
         return kill.judge(handle, self._users, spare_stopped=self._spare_stopped)
 
-    def send(self, handle: ProcessHandle, number: int) -> Outcome:
+    def send(self, member: Member, number: int, *, if_still: bool) -> Outcome:
         """See `Surgeon.send`."""
-        return kill.send(handle, number, self._users, spare_stopped=self._spare_stopped)
 
-    def plant(self, member: Member) -> TreeEnding:
+        def still() -> bool:
+            return not if_still or bool(self.watch.recheck(member.watched))
+
+        return kill.send(member.handle, number, self._users, still, spare_stopped=self._spare_stopped)
+
+    def plant(self, member: Member) -> TreeEnding | None:
         """See `Surgeon.plant`."""
         may = functools.partial(kill.refusal_of_relative, also=self._users)
-        return Ending(
-            member.handle, may, lambda: self._helpers.post(lambda: self._escalations.feed(member, Event.DIED))
-        )
+
+        def gone() -> None:
+            self._helpers.post(lambda: self._escalations.feed(member, Event.DIED))
+
+        try:
+            return Ending(member.handle, may, gone)
+        except RuntimeError:
+            logger.exception("The tree of pid %s cannot be ended: no thread can be started", member.handle.pid)
+            return None
 
     def settled(self, member: Member, outcome: Outcome) -> None:
         """See `Surgeon.settled`."""
@@ -188,8 +201,9 @@ class Response:
 
     def leave(self, worker: Watched) -> None:
         """A worker exits or hangs up: while its pages can still be read."""
-        self._incidents.left(worker, self.departures.add(worker))
         member = self._escalations.of(worker)
+        departure = self.departures.add(worker, by_us=member is not None and bool(member.signals))
+        self._incidents.left(worker, departure)
         self.watch.leave(worker)
         if member is not None and member.handle.alive():
             self._escalations.feed(member, Event.LEFT)

@@ -143,6 +143,10 @@ class Watch(Generic[Request]):
         self._presence.waits(wait)
         return wait
 
+    def stays(self) -> None:
+        """The loop has waited for something of its own, and was there: no time is to be given back for that."""
+        self._presence.waits(0.0)
+
     def look(self) -> float:
         """After each wait: give back the time in which nobody looked. Returns the instant to judge by (wall clock).
 

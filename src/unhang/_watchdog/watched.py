@@ -67,6 +67,7 @@ class Watched:
     early: set[tuple[int, int, int]] = field(default_factory=set)  # whose pretimeout was told
     changed_at: int = 0  # when it was seen to have armed or disarmed a timer, a beat late at most
     fingerprint: int = 0
+    next_deadline: int = 0  # as it was at the last beat
     origin: Origin = field(default_factory=Origin)
 
     def sequence(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal as signals
 
-from unhang._core.page import ending
+from unhang._core.page import HARMLESS_SIGNALS, ending
 from unhang._worker.seconds import nanoseconds
 
 TYPE_CHECKING = False
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 _SECOND = 1e9
 _LAST_STANDARD = 31
-_HARMLESS = {"SIGSTOP", "SIGCONT", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGCHLD", "SIGWINCH", "SIGURG"}
 
 
 def signal_number(signal: int | str, name: str = "signal") -> int:
@@ -31,7 +30,7 @@ def signal_number(signal: int | str, name: str = "signal") -> int:
     number = int(text) if text.isdecimal() else int(getattr(signals, f"SIG{text}", 0))
     if number not in signals.valid_signals() or number > _LAST_STANDARD:
         raise ValueError(f"{name} is a signal such as SIGTERM, or none, not {signal!r}")
-    if signals.Signals(number).name in _HARMLESS:
+    if number in HARMLESS_SIGNALS:
         raise ValueError(f"{name} is a signal that ends a process, not {signals.Signals(number).name}")
     return number
 

@@ -194,7 +194,7 @@ class Link:
     def _connect(self) -> None:
         self._drop()
         pages = [page.descriptor.fd for page in self._pages]
-        if self._self_report is None:
+        if self._self_report is None or not self._self_report.is_usable():
             self._self_report = SelfReport()
         identity = of_environment(os.environ, socket.gethostname())
         greeting = hello(self._flags, self._self_report.number, identity)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import select
 import signal
@@ -14,6 +15,7 @@ from unhang._platform.logs import log_to_stderr
 from unhang._platform.process import ProcessHandle
 from unhang.cli import options
 from unhang.errors import UnhangError
+from unhang.report.store import default_directory
 from unhang.shared_timer import SharedTimerServer
 
 # Milliseconds between two looks whether the last worker has left, once the owner is gone.
@@ -50,7 +52,9 @@ def _arguments() -> dict[str, Any]:
     except (click.ClickException, UnhangError) as error:
         message = error.format_message() if isinstance(error, click.ClickException) else error
         logging.getLogger("unhang").warning("the watchdog works as it does by default: %s", message)
-        return {}
+    with contextlib.suppress(UnhangError):
+        return {"report_dir": default_directory()}
+    return {}
 
 
 def _wait_for_the_end_of(lifeline: int, owner: int) -> None:

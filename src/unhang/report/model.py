@@ -168,6 +168,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         without: why something is missing, one reason a line.
         hang: the class of the hang.
         facts: what the class rests on, a phrase each.
+        waits_for: the addresses, as ``host:port``, that it waits to hear from; ``torch.distributed`` if it waits there.
         process: what procfs says.
         sockets: those that are open, not all if there are many.
         children: its child processes, not all if there are many.
@@ -181,6 +182,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     without: tuple[str, ...] = ()
     hang: HangClass = HangClass.UNKNOWN
     facts: tuple[str, ...] = ()
+    waits_for: tuple[str, ...] = ()
     process: Process = Process()
     sockets: tuple[Socket, ...] = ()
     children: tuple[Child, ...] = ()
@@ -233,6 +235,7 @@ class Departed(msgspec.Struct, frozen=True, kw_only=True):
         attempt: as `Worker.attempt`.
         at: when it left.
         exit: as `Worker.exit`.
+        by_unhang: whether unhang has ended it.
         blocks: the timers that were armed then.
         sequence: as `Worker.sequence`.
     """
@@ -242,6 +245,7 @@ class Departed(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int | None = None
     at: float = 0.0
     exit: str = ""
+    by_unhang: bool = False
     blocks: tuple[Block, ...] = ()
     sequence: int = 0
 
