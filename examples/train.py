@@ -2,7 +2,7 @@
 
     unhang run -- torchrun --nproc-per-node 2 --max-restarts 1 examples/train.py
 
-The hung rank is killed at its deadline, torchrun starts both ranks again, and they train to the end.
+Both ranks are reported, the hung one as the culprit, and ended; torchrun starts them again, and they train to the end.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from report import samples
 from report.random_reports import reports
 from unhang.report import text
-from unhang.report.model import Report, Sure, Verdict, Worker
+from unhang.report.model import HangClass, Report, Sure, Thread, Verdict, Worker
 
 HEADLINES = {
     samples.lone: "worker 123 hangs in 'step' for 60 s: lock, train.py:41 in load_batch",
@@ -19,8 +19,8 @@ HEADLINES = {
     "63 ranks wait for it",
     samples.cannot_tell: "ranks 0-7 hang in 'all_reduce' for 60 s: network, train.py:57 in step; "
     "who is to blame can't be told",
-    samples.out_of_memory: "rank 2 (pid 99) is gone, SIGKILL (out of memory); 3 ranks wait for it in 'all_reduce': "
-    "network, train.py:57 in step",
+    samples.out_of_memory: "rank 2 (pid 99) was ended by SIGKILL (out of memory), not by unhang; "
+    "3 ranks wait for it in 'all_reduce': network, train.py:57 in step",
     samples.pretimeout: "rank 1 (pid 17782) is in 'load' for 55 s, expires in 5 s: lock, train.py:41 in load_batch",
 }
 
@@ -42,14 +42,14 @@ def test_one_slow_rank_of_eight():
     assert text.render(samples.slow_loader()).splitlines()[1:] == [
         "job train-17, on node-1, 2026-03-01 12:03:41 UTC, report 4f2a91c0",
         "verdict: likely: rank 2 is at its block 411, all others are at 412 and wait for the network",
-        "culprit: rank 2 (pid 17784, on node-1) in 'load' for 61 s (timeout 60 s): python loop",
+        "culprit: rank 2 (pid 17784) in 'load' for 61 s (timeout 60 s): python loop",
         "  100 % of a processor in 0.1 s; it holds the GIL; the same line twice",
         "  > /home/ada/data/loader.py:12 decode: while not header.complete:",
         "    /home/ada/data/loader.py:77 next_batch: image = decode(raw)",
         "    /home/ada/train.py:88 main: step(batch)",
         "    /home/ada/train.py:101 <module>: main()",
         "waiting: ranks 0-1,3-7 in 'all_reduce' for 60 s: network, train.py:57 in step",
-        "outcome: killed (SIGKILL) ranks 0-7",
+        "outcome: ranks 0-7 killed (SIGKILL)",
     ]
 
 
@@ -63,14 +63,16 @@ def test_many_workers_take_no_more_lines():
 def test_a_culprit_that_is_gone():
     """How it ended is told, and where the others wait for it."""
     rendered = text.render(samples.out_of_memory())
-    assert "culprit: rank 2 (pid 99) ended 58 s before the first expiry in 'load': SIGKILL (out of memory)" in rendered
+    assert (
+        "culprit: rank 2 (pid 99) ended in 'load' by SIGKILL (out of memory), 58 s before the first expiry" in rendered
+    )
     assert "  > /home/ada/train.py:57 step: dist.all_reduce(loss)" in rendered
 
 
 def test_steps_of_a_lone_worker():
     """What was done about it, and when."""
     assert text.render(samples.lone()).splitlines()[-1] == (
-        "outcome: killed (SIGKILL) worker 123: evidence at 10 ms, SIGTERM at 50 ms, SIGKILL at 5 s, dead at 5.1 s"
+        "outcome: worker 123 killed (SIGKILL): evidence at 10 ms, SIGTERM at 50 ms, SIGKILL at 5 s, dead at 5.1 s"
     )
 
 
@@ -108,7 +110,138 @@ def test_a_culprit_in_no_block():
         workers=(Worker(pid=1, rank=0, idle=75.0), Worker(pid=2, rank=1, expired=True)),
         verdict=Verdict(culprits=(1,), victims=(2,), sure=Sure.LIKELY),
     )
-    assert text.headline(report) == "rank 0 (pid 1) is in no block, idle for 75 s; 1 rank waits for it"
+    assert text.headline(report) == "rank 0 (pid 1) is in no block, idle for at least 75 s; 1 rank waits for it"
+
+
+@pytest.mark.parametrize(
+    ("departed", "headline", "line"),
+    [
+        (
+            {"exit": "exit code 1"},
+            "rank 2 (pid 99) has ended with exit code 1; 3 ranks wait for it",
+            "ended in 'load' with exit code 1, 58 s before the first expiry",
+        ),
+        (
+            {"exit": ""},
+            "rank 2 (pid 99) is gone: nobody knows how; 3 ranks",
+            "ended in 'load', how is not known, 58 s before the first expiry",
+        ),
+        (
+            {"exit": "SIGTERM, by unhang", "by_unhang": True},
+            "rank 2 (pid 99) is gone: SIGTERM, by unhang; 3 ranks",
+            "was ended by unhang in 'load' (SIGTERM), 58 s before the first expiry",
+        ),
+    ],
+)
+def test_how_one_that_is_gone_ended(departed, headline, line):
+    """By a signal, with a status, by unhang, or nobody knows how."""
+    report = samples.out_of_memory()
+    gone = msgspec.structs.replace(report.departed[0], **departed)
+    report = msgspec.structs.replace(report, departed=(gone,))
+    assert text.headline(report).startswith(headline)
+    assert f"culprit: rank 2 (pid 99) {line}" in text.render(report).splitlines()
+
+
+def test_two_that_are_gone():
+    """How each ended."""
+    report = samples.out_of_memory()
+    gone = (report.departed[0], msgspec.structs.replace(report.departed[0], pid=98, rank=4, exit="exit code 1"))
+    verdict = msgspec.structs.replace(report.verdict, culprits=(98, 99))
+    report = msgspec.structs.replace(report, departed=gone, verdict=verdict)
+    assert text.headline(report).startswith("ranks 2,4 are gone: SIGKILL (out of memory), exit code 1; 3 ranks wait")
+
+
+def change(report, *, evidence=None, **worker):
+    """The report with its first worker changed."""
+    first, *others = report.workers
+    found = first.evidence if evidence is None else msgspec.structs.replace(first.evidence, **evidence)
+    first = msgspec.structs.replace(first, **{"evidence": found, **worker})
+    return msgspec.structs.replace(report, workers=(first, *others))
+
+
+def test_one_that_may_finish_is_late():
+    """It is no culprit before it has expired, and by itself there is no verdict about it."""
+    report = samples.pretimeout()
+    lines = text.render(report).splitlines()
+    assert "late:    rank 1 (pid 17782) in 'load' for 55 s (timeout 60 s, expires in 5 s): lock" in lines
+    assert any(line.startswith("verdict: ") for line in lines)
+    alone = text.render(msgspec.structs.replace(report, workers=report.workers[:1]))
+    assert "verdict:" not in alone
+    assert "culprit:" not in alone
+    undecided = msgspec.structs.replace(report, verdict=Verdict())
+    assert "to blame" not in text.headline(undecided)
+
+
+def test_facts_have_two_lines():
+    """They are never cut within one: what does not fit is left out."""
+    facts = ("a" * 60, "b" * 70, "c" * 110, "d" * 40)
+    lines = text.render(change(samples.slow_loader(), evidence={"facts": facts})).splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("culprit:"))
+    assert lines[first + 1 : first + 3] == [f"  {facts[0]};", f"  {facts[1]}; {facts[3]}"]
+    assert lines[first + 3].startswith("  > ")
+
+
+def test_a_class_that_is_not_known_has_a_reason():
+    """The first thing that could not be had."""
+    found = {"hang": HangClass.UNKNOWN, "without": ("ptrace is refused", "no sockets")}
+    assert (
+        text.render(change(samples.lone(), evidence=found))
+        .splitlines()[4]
+        .endswith("nobody holds the GIL; less is known: ptrace is refused")
+    )
+
+
+def test_a_call_of_a_library_is_named_by_its_module():
+    """Not by where it is installed."""
+    report = samples.cannot_tell()
+    frames = samples.NETWORK.frames[1:]
+    rendered = text.render(change(report, evidence={"threads": (Thread(frames=frames),)}))
+    assert "  in torch/distributed/distributed_c10d.py:2501 all_reduce: work.wait()" in rendered
+    frame = msgspec.structs.replace(frames[0], file="/opt/pyenv/3.11/lib/python3.11/re/__init__.py", line=166)
+    rendered = text.render(change(report, evidence={"threads": (Thread(frames=(frame, *frames)),)}))
+    assert "  in re/__init__.py:166 all_reduce" in rendered
+
+
+def test_another_host_is_named():
+    """That of the watchdog stands in the second line already."""
+    assert "(pid 17784, on node-2)" in text.render(change(samples.slow_loader(), host="node-2"))
+
+
+def test_a_culprit_that_was_left_alone():
+    """Nothing was done about it, and why."""
+    block = msgspec.structs.replace(samples.expired("load"), expired=False)
+    untouched = {"outcome": "", "exit": "", "steps": (), "expired": False, "blocks": (block,)}
+    lines = text.render(change(samples.slow_loader(), **untouched)).splitlines()
+    assert lines[-1] == ("outcome: ranks 0-1,3-7 killed (SIGKILL); rank 2 left alone: no timer of it has expired")
+
+
+def test_what_ended_by_itself_was_left_alone():
+    """How it ended stands behind that."""
+    untouched = {"outcome": "", "exit": "SIGKILL", "steps": (), "expired": False}
+    lines = text.render(change(samples.slow_loader(), **untouched)).splitlines()
+    assert lines[-1] == "outcome: rank 2 left alone, ended (SIGKILL); ranks 0-1,3-7 killed (SIGKILL)"
+
+
+def test_a_report_without_evidence():
+    """It says so, and in one that has some, whom it is missing of."""
+    unseen = msgspec.structs.replace(samples.lone().workers[0], evidence=None)
+    report = msgspec.structs.replace(samples.lone(), workers=(unseen,))
+    assert "  not looked at (evidence 0, or none in time)" in text.render(report).splitlines()
+    report = samples.slow_loader()
+    first, *others = report.workers
+    first = msgspec.structs.replace(first, evidence=None)
+    report = msgspec.structs.replace(report, workers=(first, *others))
+    assert "  not looked at" in text.render(report).splitlines()
+
+
+def test_a_long_verdict_has_two_lines():
+    """It is not cut."""
+    why = " ".join(["reason"] * 25)
+    report = msgspec.structs.replace(samples.lone(), verdict=msgspec.structs.replace(samples.lone().verdict, why=why))
+    lines = text.render(report).splitlines()
+    assert lines[2].startswith("verdict: certain: reason reason")
+    assert lines[3].startswith("         reason")
+    assert " ".join(f"{lines[2]}{lines[3][8:]}".split()) == f"verdict: certain: {why}"
 
 
 def test_ranks_at_many_places():

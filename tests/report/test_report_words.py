@@ -23,6 +23,7 @@ from unhang.report.model import Frame, Worker
         (12240, "3.4 h"),
         (1e308, "1e+308 s"),
         (float("inf"), "? s"),
+        (-0.0001, "0 ms"),
         (-5, "-5 s"),
     ],
 )
@@ -65,6 +66,13 @@ def test_clean_text_is_one_harmless_line(text, most):
         assert len(cleaned) <= most
         assert all(unicodedata.category(character)[0] != "C" for character in cleaned)
         assert len(cleaned.splitlines()) <= 1
+
+
+def test_how_it_ended():
+    """A signal ends a worker; a status is what it ends with."""
+    assert words.ending("SIGKILL (out of memory)") == "by SIGKILL (out of memory)"
+    assert words.ending("exit code 1") == "with exit code 1"
+    assert words.ending("\n") == ""
 
 
 def test_what_is_cut():

@@ -145,7 +145,7 @@ CASES = {
             samples={2: (plain(3), plain(4))},
         ),
         HangClass.LOCK,
-        "with self.lock",
+        "MainThread waits for a lock",
     ),
     "queue.get": (
         blocked("futex", lib("threading.py", "Condition.wait"), lib("queue.py", "Queue.get"), USER),
@@ -157,7 +157,7 @@ CASES = {
         HangClass.LOCK,
         "acquire()",
     ),
-    "with a lock": (blocked("futex", WITH), HangClass.LOCK, "with self.lock"),
+    "with a lock": (blocked("futex", WITH), HangClass.LOCK, "MainThread waits for a lock"),
     "a lock without its source": (
         blocked("futex", samples={1: (sample(c("0x7f", "libc.so.6"), c("PyThread_acquire_lock_timed"), gil=False),)}),
         HangClass.LOCK,
@@ -215,6 +215,7 @@ CASES = {
         HangClass.CHILD,
         "subprocess.py",
     ),
+    "a call without a name": (blocked("syscall 462"), HangClass.UNKNOWN, "waits in system call 462"),
     "sleep": (blocked("clock_nanosleep"), HangClass.SLEEP, "clock_nanosleep()"),
     "flock": (blocked("flock", targets=(Target("file", "/x"),)), HangClass.LOCK, "flock() on /x"),
     "an idle event loop": (
@@ -236,7 +237,7 @@ CASES = {
     "a line that sleeps, unseen": (
         blocked("", Frame(function="f", file="/a.py", line=1, source="time.sleep(9)")),
         HangClass.SLEEP,
-        "time.sleep(9)",
+        "MainThread sleeps, as its line says",
     ),
     "a line that could be anything, unseen": (
         blocked("", Frame(function="f", file="/a.py", line=1, source="s.recv(1); time.sleep(9)")),
@@ -254,6 +255,21 @@ def test_the_class_follows_from_the_facts(case):
     hang, facts = classify(symptoms)
     assert (hang, why in "\n".join(facts)) == (expected, True), facts
     assert len(facts) == len(set(facts))
+
+
+def test_no_fact_is_told_twice():
+    """That it sleeps follows from what it waits for; who keeps the GIL in C code is said to hold it."""
+    unseen = blocked("", Frame(function="f", file="/a.py", line=1, source="time.sleep(9)"))
+    assert classify(unseen)[1] == ("MainThread sleeps, as its line says",)
+    keeps = blocked("clock_nanosleep", owners=(1,), holds_gil=True)
+    assert classify(keeps)[1] == ("MainThread holds the GIL in C code, blocked in clock_nanosleep()",)
+    assert classify(blocked("futex", WITH))[1] == ("MainThread waits for a lock", "it is in futex()")
+
+
+def test_a_call_without_a_name_has_a_number():
+    """It is told as one, not as a function."""
+    nameless = blocked("syscall 462", lib("threading.py", "Condition.wait"), owners=(1,))
+    assert "blocked in system call 462" in classify(nameless)[1][0]
 
 
 @pytest.mark.parametrize("call", sorted(calls._BY_NAME))

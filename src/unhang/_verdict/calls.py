@@ -8,6 +8,13 @@ from unhang._verdict.running import Finding, call, label
 from unhang._verdict.symptoms import Symptoms, is_running
 from unhang.report.model import Frame, HangClass
 
+# What a line says that a thread waits for.
+_AT_A_LINE = {
+    HangClass.LOCK: "waits for a lock",
+    HangClass.SLEEP: "sleeps",
+    HangClass.NETWORK: "waits for the network",
+    HangClass.CHILD: "waits for a child process",
+}
 _COLLECTIVE_THREADS = ("pt_gloo", "pt_nccl", "gloo_")
 _EPOLL = ("epoll_wait", "epoll_pwait", "epoll_pwait2")
 _MANY = ("poll", "ppoll", "select", "pselect6", *_EPOLL)
@@ -109,16 +116,16 @@ def by_futex(symptoms: Symptoms) -> Finding | None:
     thread = symptoms.relevant
     if symptoms.its_look.syscall != "futex" or is_running(symptoms.its_motion) or not thread.frames:
         return None
-    line = f"{label(thread)} waits at {_place(thread.frames[0])}"
+    name = label(thread)
     if waits_for_collective(symptoms):
-        return HangClass.NETWORK, (line, "it has threads of torch.distributed, and waits for one of their operations")
+        return HangClass.NETWORK, (f"{name} waits for an operation of torch.distributed, which has threads here",)
     above = next((sample.above for sample in symptoms.samples.get(thread.id, ()) if sample.above), ())
     if above:
         hang, fact = _by_c_code(above)
-        return hang, (line, fact)
+        return hang, (f"{name} {fact}",)
     if library.takes_a_lock(thread.frames[0]):
-        return HangClass.LOCK, (line,)
-    return HangClass.UNKNOWN, (line, "waits for a lock, or in other C code: its stack does not tell which")
+        return HangClass.LOCK, (f"{name} waits for a lock",)
+    return HangClass.UNKNOWN, (f"{name} waits for a lock, or in other C code: its stack does not tell which",)
 
 
 def _by_c_code(above: tuple[Frame, ...]) -> tuple[HangClass, str]:
@@ -157,7 +164,7 @@ def by_syscall(symptoms: Symptoms) -> Finding | None:
     look = symptoms.its_look
     if look.syscall in ("", "running") or is_running(symptoms.its_motion):
         return None
-    where = f"{label(symptoms.relevant)} waits in {look.syscall}()"
+    where = f"{label(symptoms.relevant)} waits in {running.called(look.syscall)}"
     targets = list(symptoms.targets or ())
     if look.syscall in _BY_NAME:
         hang = _BY_NAME[look.syscall]
@@ -204,9 +211,4 @@ def by_line(symptoms: Symptoms) -> Finding | None:
         return None
     if hang is HangClass.SLEEP and sum(bool(other.frames) for other in symptoms.threads) > 1:
         return None  # a sleep ends by itself: it may be another thread that does not give it the GIL back
-    return hang, (f"{label(thread)} waits at {_place(thread.frames[0])}",)
-
-
-def _place(frame: Frame) -> str:
-    place = f"{frame.file}:{frame.line}"
-    return f"{place}, `{frame.source}`" if frame.source else place
+    return hang, (f"{label(thread)} {_AT_A_LINE[hang]}, as its line says",)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from unhang._verdict import calls, running
+from unhang._verdict import calls, library, running
 from unhang._verdict.running import Finding
+from unhang._verdict.scene import COLLECTIVE
 from unhang._verdict.symptoms import ENOUGH_TO_STARVE, Symptoms, is_running
 from unhang.report.model import HangClass
 
@@ -29,6 +30,14 @@ def classify(symptoms: Symptoms) -> Finding:
             return hang, (*facts, *_general(symptoms, facts))
     facts = running.unsure(symptoms)
     return HangClass.UNKNOWN, (*facts, *_general(symptoms, facts))
+
+
+def waits_for(symptoms: Symptoms, facts: tuple[str, ...]) -> tuple[str, ...]:
+    """Whom a worker waits to hear from; see `unhang.report.model.Evidence`."""
+    in_collective = any(library.is_collective(frame) for frame in symptoms.relevant.frames)
+    if in_collective or any(COLLECTIVE in fact for fact in facts):
+        return (COLLECTIVE,)
+    return tuple(sorted({target.remote for target in symptoms.targets or () if target.remote}))
 
 
 def is_plain(symptoms: Symptoms) -> bool:
@@ -79,15 +88,17 @@ def _general(symptoms: Symptoms, told: tuple[str, ...]) -> list[str]:
     look, seen, thread = symptoms.its_look, symptoms.its_motion, symptoms.relevant
     facts = []
     if look.syscall not in ("", "running") and not is_running(seen):
-        if not any(f"{look.syscall}()" in fact for fact in told):
-            facts.append(f"{running.label(thread)} is in {look.syscall}()")
-    elif look.state in ("S", "D"):
+        call = running.called(look.syscall)
+        if not any(call in fact for fact in told):
+            name = running.label(thread)
+            facts.append(f"{'it' if told and told[-1].startswith(name) else name} is in {call}")
+    elif look.state in ("S", "D") and not told:
         facts.append(f"{running.label(thread)} is asleep")
     if symptoms.window and (seen.cpu >= 0.05 or is_running(seen)):
         facts.append(f"used {seen.cpu:.0%} of a processor for {symptoms.window:.2f} s")
     if seen.ready and seen.waited >= 0.5 and not any("for a processor" in fact for fact in told):
         facts.append(f"waited for a processor {seen.waited:.0%} of that time")
-    if thread.holds_gil:
+    if thread.holds_gil and not any("the GIL" in fact for fact in told):
         facts.append("holds the GIL")
     return facts
 

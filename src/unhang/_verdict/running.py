@@ -24,6 +24,11 @@ def label(thread: Thread) -> str:
     return thread.name or (f"thread {thread.id}" if thread.id else "its thread")
 
 
+def called(syscall: str) -> str:
+    """What to call a system call: ``read()``, or by its number if nobody knows its name."""
+    return syscall.replace("syscall ", "system call ") if syscall.startswith("syscall ") else f"{syscall}()"
+
+
 def owner(symptoms: Symptoms) -> Thread | None:
     """Whose the GIL was all the time; None for nobody's, several threads', or if that is not known.
 
@@ -68,7 +73,7 @@ def gil_kept(symptoms: Symptoms) -> Finding | None:
     if holder is None or seen is None or not seen.rests:
         return None
     look = symptoms.looks.get(holder.id)
-    where = f", blocked in {look.syscall}()" if look and look.syscall not in ("", "running") else ", blocked"
+    where = f", blocked in {called(look.syscall)}" if look and look.syscall not in ("", "running") else ", blocked"
     if holder.id == symptoms.relevant.id:
         return HangClass.NATIVE_GIL, (f"{label(holder)} holds the GIL in C code{where}",)
     return HangClass.NATIVE_GIL, (f"thread '{label(holder)}' holds the GIL in C code{where}", "no other thread can run")

@@ -21,7 +21,8 @@ def headline(report: Report) -> str:
     elif parts.gone:
         line = _gone(parts.gone, parts.victims or parts.suspects)
     elif parts.suspects:
-        line = _stuck(report, parts.suspects) + (_NOBODY if len(parts.suspects) > 1 else "")
+        undecided = len(parts.suspects) > 1 and report.kind != "pretimeout"
+        line = _stuck(report, parts.suspects) + (_NOBODY if undecided else "")
     else:
         line = f"nothing hangs; {words.count(report.workers)} looked at"
     return words.clean(line, _LONGEST)
@@ -47,7 +48,7 @@ def _is_in(report: Report, workers: Sequence[Worker]) -> str:
     first = workers[0]
     block = about.block_of(first)
     if block is None:
-        return f"{'are' if several else 'is'} in no block, idle for {words.seconds(first.idle)}"
+        return f"{'are' if several else 'is'} {words.idle(first)}"
     named = words.quoted(block.scope)
     if len({about.site(worker).scope for worker in workers}) > 1:
         named = "different blocks"
@@ -82,8 +83,20 @@ def _waiting(victims: Sequence[Worker], culprits: int) -> str:
 def _gone(gone: Sequence[Departed], victims: Sequence[Worker]) -> str:
     """Who had ended, and who waits for it where."""
     name = words.who_with_pid(gone[0]) if len(gone) == 1 else words.who(gone)
-    line = f"{name} {'is' if len(gone) == 1 else 'are'} gone, {words.clean(gone[0].exit, 60) or 'nobody knows how'}"
+    line = f"{name} {_has_ended(gone)}"
     block = about.block_of(victims[0]) if victims else None
     if block is None:
         return line + _waiting(victims, len(gone))
     return f"{line}{_waiting(victims, len(gone))} in {words.quoted(block.scope)}: {how(victims[0])}"
+
+
+def _has_ended(gone: Sequence[Departed]) -> str:
+    """How they ended, as a verb."""
+    several = len(gone) > 1
+    exits = list(dict.fromkeys(words.clean(worker.exit, 60) or "nobody knows how" for worker in gone))
+    how_ = words.ending(gone[0].exit)
+    if len(exits) > 1 or not how_ or any(worker.by_unhang for worker in gone):
+        return f"{'are' if several else 'is'} gone: {', '.join(exits[:3])}{', …' * (len(exits) > 3)}"
+    if how_.startswith("by"):
+        return f"{'were' if several else 'was'} ended {how_}, not by unhang"
+    return f"{'have' if several else 'has'} ended {how_}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from unhang.report import about, words
-from unhang.report.frames import is_users, telling_thread, user_frame
+from unhang.report.frames import is_library, is_users, telling_thread, user_frame
 from unhang.report.headline import expires_in, headline, how
-from unhang.report.model import Departed, Frame, Report, Sure, Worker
+from unhang.report.model import Departed, Evidence, Frame, HangClass, Report, Sure, Worker
 
 __all__ = ["headline", "render"]
 
@@ -17,6 +19,10 @@ _MOST_GROUPS = 3
 _MOST_FRAMES = 7
 # Of a group: who, the facts, the call that it is in, the user's line.
 _LEAST_LINES = 4
+# From so much room on the facts may have a second line.
+_ROOMY = 6
+# The directory that a module is imported from.
+_ROOT = re.compile(r"^.*(?:/(?:site|dist)-packages/|/python\d[^/]*/)")
 # What stands before a line, so that the eye finds it.
 _LABEL = "{:<9}".format
 
@@ -28,7 +34,7 @@ def render(report: Report) -> str:
     """
     parts = about.cast(report)
     top = [words.clean(report.headline, 240) or headline(report)]
-    top += _rest([_about(report), _why(report), *_departed("culprit:", parts.gone)])
+    top += _rest([_about(report), *_why(report), *_departed("culprit:", parts.gone)])
     accused = parts.culprits or parts.suspects or parts.victims
     bottom = _rest(
         [
@@ -37,17 +43,30 @@ def render(report: Report) -> str:
             *_folded("others:", parts.others, most=1),
             *([f"{_LABEL('others:')}{report.progressing} more make progress"] if report.progressing > 0 else []),
             *_departed("gone:", [each for each in report.departed if each not in parts.gone]),
-            *_outcomes(report.workers),
+            *_outcomes(report.workers, parts.culprits),
             *_left_out(report),
         ]
     )
-    label = "culprit:" if parts.culprits else "stuck:" if parts.suspects else "waiting:"
-    middle = _rest(_detailed(report, label, accused, MOST_LINES - len(top) - len(bottom)))
+    middle = _rest(_detailed(report, _label(report, parts), accused, MOST_LINES - len(top) - len(bottom)))
     return "\n".join([*top, *middle, *bottom][:MOST_LINES])
+
+
+def _label(report: Report, parts: about.Cast) -> str:
+    """What those are called that are told of at length; who has not expired may finish, and is only late."""
+    if report.kind == "pretimeout" and (parts.culprits or parts.suspects):
+        return "late:"
+    return "culprit:" if parts.culprits else "stuck:" if parts.suspects else "waiting:"
 
 
 def _rest(lines: Iterable[str]) -> list[str]:
     return [line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…" for line in lines]
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    """A text on at most two lines, the second one indented."""
+    return textwrap.wrap(
+        text, _WIDTH, subsequent_indent=" " * indent, max_lines=2, placeholder="…", break_on_hyphens=False
+    )
 
 
 def _about(report: Report) -> str:
@@ -61,12 +80,13 @@ def _about(report: Report) -> str:
     return ", ".join(each for each in found if each)
 
 
-def _why(report: Report) -> str:
+def _why(report: Report) -> list[str]:
+    """The verdict; there is none about a worker that is late, and nobody is beside it."""
     verdict = report.verdict
+    if report.kind == "pretimeout" and len(report.workers) == 1 and verdict.sure is not Sure.CANNOT_TELL:
+        return []
     reason = words.clean(verdict.why, 240)
-    if verdict.sure is Sure.CANNOT_TELL:
-        return f"{_LABEL('verdict:')}can't tell{': ' * bool(reason)}{reason}"
-    return f"{_LABEL('verdict:')}{verdict.sure}{': ' * bool(reason)}{reason}"
+    return _wrapped(f"{_LABEL('verdict:')}{verdict.sure}{': ' * bool(reason)}{reason}", len(_LABEL("")))
 
 
 def _detailed(report: Report, label: str, workers: Sequence[Worker], room: int) -> list[str]:
@@ -77,26 +97,47 @@ def _detailed(report: Report, label: str, workers: Sequence[Worker], room: int) 
     room -= bool(left)
     lines: list[str] = []
     for group in shown:
-        lines += _group(report, label, group, min(_MOST_FRAMES, room // len(shown) - 2))
+        lines += _group(report, label, group, room // len(shown))
     return [*lines, f"{_LABEL('')}and elsewhere {words.who(left)}"] if left else lines
 
 
-def _group(report: Report, label: str, group: Sequence[Worker], most: int) -> list[str]:
-    """Workers at one place: who, how, the facts, the stack in at most ``most`` lines."""
+def _group(report: Report, label: str, group: Sequence[Worker], room: int) -> list[str]:
+    """Workers at one place: who, how, the facts, the stack."""
     first = group[0]
     evidence = first.evidence
-    head = f"{_LABEL(label)}{_identity(group)} {_inside(report, first)}"
+    head = f"{_LABEL(label)}{_identity(report, group)} {_inside(report, first)}"
     if evidence is None:
-        return [head, "  nobody looked at it"]
-    lines = [f"{head}: {evidence.hang}"]
-    if facts := "; ".join(words.clean(fact, 100) for fact in evidence.facts[:6]):
-        lines.append(f"  {facts}")
-    return lines + _stack(first, most)
+        nobody = all(worker.evidence is None for worker in report.workers)
+        return [head, f"  not looked at{' (evidence 0, or none in time)' * nobody}"]
+    lines = [f"{head}: {evidence.hang}", *_facts(evidence, 2 if room >= _ROOMY else 1)]
+    return lines + _stack(first, min(_MOST_FRAMES, room - len(lines)))
 
 
-def _identity(group: Sequence[Worker]) -> str:
-    """Rank, pid and host."""
+def _facts(evidence: Evidence, most: int) -> list[str]:
+    """What the class rests on, as many whole facts as ``most`` lines hold; why there are no more, if it is unknown."""
+    facts = list(evidence.facts[:6])
+    if evidence.hang is HangClass.UNKNOWN and evidence.without and any(thread.frames for thread in evidence.threads):
+        facts.append(f"less is known: {evidence.without[0]}")
+    lines: list[str] = []
+    told = ""
+    for fact in facts:
+        more = f"{told}; {words.clean(fact, 200)}" if told else f"  {words.clean(fact, 200)}"
+        wrapped = textwrap.wrap(more, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        if lines and len(wrapped) > most:
+            continue
+        told, lines = more, _cut(wrapped, most)
+    return lines
+
+
+def _cut(lines: list[str], most: int) -> list[str]:
+    """The first lines; that more was there is marked."""
+    return lines if len(lines) <= most else [*lines[: most - 1], f"{lines[most - 1][: _WIDTH - 1]}…"]
+
+
+def _identity(report: Report, group: Sequence[Worker]) -> str:
+    """Rank and pid; the host, if it is not the watchdog's."""
     hosts = sorted({worker.host for worker in group if worker.host})
+    hosts = [] if hosts == [report.host] else hosts
     where = [f"on {words.clean(hosts[0], 40)}" if len(hosts) == 1 else f"on {len(hosts)} hosts"] if hosts else []
     if all(worker.rank is None for worker in group):
         return " ".join([words.who(group), *where])
@@ -108,7 +149,7 @@ def _inside(report: Report, worker: Worker) -> str:
     """The block that a worker is in, for how long, and for how long it may be."""
     block = about.block_of(worker)
     if block is None:
-        return f"in no block, idle for {words.seconds(worker.idle)}"
+        return words.idle(worker)
     limit = f"timeout {words.seconds(block.after)}"
     if report.kind == "pretimeout":
         limit += f", {expires_in(worker, block)}"
@@ -136,7 +177,10 @@ def _call(frame: Frame) -> str:
     function = words.clean(frame.function, 40)
     if frame.native:
         return f"{function} ({words.clean_path(frame.file.rpartition('/')[2], 40)})"
-    call = f"{words.clean_path(words.spot(frame), 56)} {function}"
+    spot = words.spot(frame)
+    if is_library(frame.file):
+        spot = _ROOT.sub("", spot) if _ROOT.search(spot) else spot.rpartition("/")[2]
+    call = f"{words.clean_path(spot, 56)} {function}"
     return f"{call}: {words.clean(frame.source, 80)}" if frame.source else call
 
 
@@ -155,7 +199,7 @@ def _briefly(worker: Worker) -> str:
     block = about.block_of(worker)
     state = how(worker)
     if block is None:
-        return f"in no block, idle for {words.seconds(worker.idle)}{': ' * bool(state)}{state}"
+        return f"{words.idle(worker)}{': ' * bool(state)}{state}"
     spent = words.seconds(about.running(worker, block))
     return f"in {words.quoted(block.scope)} for {spent}{': ' * bool(state)}{state}"
 
@@ -169,25 +213,33 @@ def _departed(label: str, some: Sequence[Departed]) -> list[str]:
 
 
 def how_gone(worker: Departed) -> str:
-    """When a worker left and how it ended: ``ended 12 s before the first expiry in 'load': exit code 1``."""
+    """How a worker ended, and when: ``ended in 'load' with exit code 1, 12 s before the first expiry``."""
     when = f"{words.seconds(abs(worker.at))} {'before' if worker.at <= 0 else 'after'} the first expiry"
     block = about.block_of(worker)
     inside = f" in {words.quoted(block.scope)}" if block else ""
-    return f"ended {when}{inside}: {words.clean(worker.exit, 60) or 'how is not known'}"
+    if worker.by_unhang:
+        exit_ = words.clean(worker.exit.removesuffix(", by unhang"), 60)
+        return f"was ended by unhang{inside}{f' ({exit_})' * bool(exit_)}, {when}"
+    how_ = words.ending(worker.exit)
+    return f"ended{inside}{f' {how_}' if how_ else ', how is not known'}, {when}"
 
 
-def _outcomes(workers: Sequence[Worker]) -> list[str]:
-    """What became of the workers, in one line; of a lone one with the steps."""
+def _outcomes(workers: Sequence[Worker], culprits: Sequence[Worker]) -> list[str]:
+    """What became of the workers, of a lone one with the steps; and which culprits were let be."""
     done = [worker for worker in workers if worker.outcome not in ("", "pending") or worker.exit]
     if not done:
         return []
     groups: dict[str, list[Worker]] = {}
     for worker in done:
         exit_ = f" ({words.clean(worker.exit, 40)})" if worker.exit else ""
-        groups.setdefault(f"{words.clean(worker.outcome, 20) or 'ended'}{exit_}", []).append(worker)
-    line = "; ".join(f"{outcome} {words.who(group)}" for outcome, group in list(groups.items())[:4])
+        groups.setdefault(f"{words.clean(worker.outcome, 20) or 'left alone, ended'}{exit_}", []).append(worker)
+    line = "; ".join(f"{words.who(group)} {outcome}" for outcome, group in list(groups.items())[:4])
     steps = [f"{words.clean(step.what, 20)} at {words.seconds(step.at)}" for step in done[0].steps[-5:]]
-    return [f"{_LABEL('outcome:')}{line}" + (f": {', '.join(steps)}" if len(done) == 1 and steps else "")]
+    if len(done) == 1 and steps:
+        line += f": {', '.join(steps)}"
+    if let_be := [worker for worker in culprits if not (worker.outcome or worker.exit or worker.expired)]:
+        line += f"; {words.who(let_be)} left alone: no timer of {'it' if len(let_be) == 1 else 'them'} has expired"
+    return _wrapped(f"{_LABEL('outcome:')}{line}", len(_LABEL("")))
 
 
 def _left_out(report: Report) -> list[str]:

@@ -57,7 +57,7 @@ def seconds(duration: float) -> str:
     for least, unit, form in _DURATIONS:
         if abs(duration) >= least:
             return form.format(duration / unit)
-    return "0 s" if duration == 0 else f"{duration * 1000:.0f} ms"
+    return "0 s" if duration == 0 else f"{round(duration * 1000)} ms"
 
 
 # From how many seconds on, what to divide by, and how it is written.
@@ -130,8 +130,19 @@ def count(workers: Sequence[Worker | Departed]) -> str:
     return f"{len(workers)} {noun}{_s(workers)}"
 
 
+def ending(exit_: str) -> str:
+    """How a worker ended, behind "ended": ``by SIGKILL``, ``with exit code 1``; empty if that is not known."""
+    how = clean(exit_, 60)
+    return how and f"{'by' if how.startswith('SIG') else 'with'} {how}"
+
+
 def _s(several: Iterable[object]) -> str:
     return "" if len(list(several)) == 1 else "s"
+
+
+def idle(worker: Worker) -> str:
+    """What is known of a worker in no block: what it did before it was last heard of may have been in one."""
+    return f"in no block, idle for at least {seconds(worker.idle)}"
 
 
 def place(frame: Frame) -> str:
