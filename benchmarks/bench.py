@@ -24,7 +24,8 @@ from rich.console import Console
 
 from bench_channel import MODULES
 from bench_crowd import Watchdog
-from bench_requirements import Requirement, of_blocks, of_crowds, of_imports, of_lateness
+from bench_evidence_tables import evidence_table, siblings_table
+from bench_requirements import Requirement, of_blocks, of_crowds, of_evidence, of_imports, of_lateness
 from bench_shared_tables import (
     anatomy_table,
     crowd_lateness,
@@ -91,6 +92,13 @@ def _shared(console: Console, libraries: Sequence[str], *, quick: bool) -> tuple
     return found, of_crowds(found, late)
 
 
+def _evidence(console: Console, libraries: Sequence[str], *, quick: bool) -> tuple[Any, list[Requirement]]:  # noqa: ARG001
+    found = _section("bench_evidence.py", ["unhang"], quick=quick)
+    console.print("", evidence_table(found))
+    console.print("", siblings_table(found))
+    return found, of_evidence(found)
+
+
 def _server(console: Console, libraries: Sequence[str], *, quick: bool) -> tuple[Any, list[Requirement]]:
     found = _section("bench_server.py", libraries, quick=quick)
     console.print("", requests_table(found["flat_out"]))
@@ -121,7 +129,14 @@ def _run(code: str, environment: dict[str, str]) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-_SECTIONS = {"block": _block, "lateness": _lateness, "shared": _shared, "server": _server, "import": _imports}
+_SECTIONS = {
+    "block": _block,
+    "lateness": _lateness,
+    "shared": _shared,
+    "evidence": _evidence,
+    "server": _server,
+    "import": _imports,
+}
 
 
 def _machine() -> dict[str, Any]:
@@ -131,6 +146,7 @@ def _machine() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "platform": platform.platform(),
         "machine": platform.machine(),
+        "load": os.getloadavg()[0],
     }
 
 
@@ -153,7 +169,10 @@ def main() -> int:
     libraries, about_torch = _libraries(without_torch=arguments.without_torch)
     versions = {name: metadata.version(name) for name in libraries}
     machine = _machine()
-    console.print(f"Python {platform.python_version()}, {machine['cpus']} CPUs, {machine['platform']}. {about_torch}")
+    console.print(
+        f"Python {platform.python_version()}, {machine['cpus']} CPUs (load {machine['load']:.1f}), "
+        f"{machine['platform']}. {about_torch}"
+    )
     figures: dict[str, Any] = {"machine": machine, "versions": versions, "quick": arguments.quick}
     requirements: list[Requirement] = []
     for name, section in _SECTIONS.items():

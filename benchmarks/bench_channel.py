@@ -2,7 +2,8 @@
 
 torch's server on the named pipe sleeps for the shorter of a second and ``max_interval`` whenever the pipe is
 empty, and a pipe that fills up meanwhile raises BlockingIOError in the worker. So, outside the section on
-lateness, it gets a ``max_interval`` of 0.1 s and a pipe of 1 MiB; all other servers run as they come.
+lateness, it gets a ``max_interval`` of 0.1 s and a pipe of 1 MiB. The watchdog of shared timers gathers no evidence
+unless it is asked to, and kills at the deadline with SIGKILL, as the other servers do; these run as they come.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import fcntl
 import importlib
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +25,8 @@ MODULES = {"unhang": "unhang", "torch": "torch.distributed.elastic.timer"}
 # What both libraries have; the server gets a request for each arming.
 KINDS = ("queue", "FIFO")
 SHARED = "shared"
+# Arguments of a `SharedTimerServer` that does as the others do.
+WITHOUT_EVIDENCE: dict[str, Any] = {"signal": "none", "evidence": 0.0}
 TORCH_FIFO_INTERVAL = 0.1
 _ROOM = 1 << 20
 _FAR = 86_400.0
@@ -36,11 +40,23 @@ def kinds(library: str) -> tuple[str, ...]:
 
 
 class Channel:
-    """One way from workers to a server. Make it before the processes that use it are forked."""
+    """One way from workers to a server. Make it before the processes that use it are forked.
 
-    def __init__(self, library: str, kind: str, directory: str) -> None:
+    Args:
+        library: whose.
+        kind: of timers.
+        directory: for the server's address.
+        evidence: whether the watchdog of shared timers is as it comes: it gathers evidence, then sends SIGTERM.
+
+    Attributes:
+        deadly: the signal by which the server ends workers.
+    """
+
+    def __init__(self, library: str, kind: str, directory: str, *, evidence: bool = False) -> None:
         self.library = library
         self.kind = kind
+        self.evidence = evidence
+        self.deadly = signal.SIGTERM if evidence else signal.SIGKILL
         self.timer: Any = importlib.import_module(MODULES[library])
         self._queue = multiprocessing.get_context("fork").Queue() if kind == "queue" else None
         self.path = str(Path(directory) / f"{library}-{time.monotonic_ns()}")
@@ -56,7 +72,7 @@ class Channel:
     def server(self) -> Any:
         """A server at its default interval, not started."""
         if self.kind == SHARED:
-            return self.timer.SharedTimerServer(self.path)
+            return self.timer.SharedTimerServer(self.path, **({} if self.evidence else WITHOUT_EVIDENCE))
         if self.kind == "queue":
             return self.timer.LocalTimerServer(self._queue)
         return self.timer.FileTimerServer(self.path, "bench")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import unhang
+from bench_channel import WITHOUT_EVIDENCE
 from bench_child import Child
 from bench_hang import quiet
 from unhang._platform.process import ProcessHandle
@@ -41,7 +42,7 @@ def memory(pid: int) -> dict[str, int]:
 
 
 class Watchdog:
-    """A `SharedTimerServer` in a process of its own."""
+    """A `SharedTimerServer` in a process of its own. It gathers no evidence, and kills at the deadline."""
 
     def __init__(self, stack: contextlib.ExitStack, address: str) -> None:
         self.address = address
@@ -72,7 +73,7 @@ def _watch(conn: Connection[Any, Any], address: str) -> None:
     _raise_limits()
     quiet()
     signalled = _record_signals()
-    server = SharedTimerServer(address)
+    server = SharedTimerServer(address, **WITHOUT_EVIDENCE)
     server.start()
     turns = _record_turns(server)
     answers: dict[str, Callable[[], object]] = {

@@ -122,7 +122,8 @@ def _watch(conn: Connection[Any, Any], address: str, evidence: float) -> None:
             signalled.setdefault(pid, time.monotonic())
 
     with tempfile.TemporaryDirectory() as reports:
-        SharedTimerServer(address, evidence=evidence, report_dir=reports, on_event=note).start()
+        signal = "SIGTERM" if evidence else "none"
+        SharedTimerServer(address, signal=signal, evidence=evidence, report_dir=reports, on_event=note).start()
         conn.send(True)
         with contextlib.suppress(EOFError):
             while conn.recv():
@@ -254,7 +255,7 @@ def _measured(stack: contextlib.ExitStack, directory: str, sizes: Sizes, *, evid
     jobs = _jobs(dog, sizes.jobs)
     late = [value for values in singles.values() for value in values]
     return {
-        "single_ms": {"median": statistics.median(late), "most": max(late), "count": len(late)},
+        "single_ms": {"median": statistics.median(late), "p90": _p90(late), "most": max(late), "count": len(late)},
         "single_ms_by_kind": {kind: statistics.median(values) for kind, values in singles.items()},
         "job_ms": {name: statistics.median(values) for name, values in jobs.items()},
         **({"beside": _beside(dog, sizes.beside)} if evidence else {}),

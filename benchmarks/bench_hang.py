@@ -56,6 +56,7 @@ def serve_as_is(conn: Connection[Any, Any], channel: Channel) -> None:
 def _hang(conn: Connection[Any, Any], channel: Channel, phase: float) -> None:
     """Arm a timer, tell its deadline, and hang."""
     timer = channel.timer
+    os.environ["UNHANG_JOB"] = str(os.getpid())  # so that each hang is one by itself
     timer.configure(channel.client())
     with timer.expires(after=60, scope="warm-up"):
         pass
@@ -72,8 +73,9 @@ def deaths(channels: Sequence[Channel], phases: Sequence[float], cap: float) -> 
     workers = [Child(_hang, channel, phase) for channel, phase in zip(channels, phases, strict=True)]
     deadlines = [worker.conn.recv() for worker in workers]
     seen = exits(workers, [deadline + cap for deadline in deadlines])
-    for worker, end in zip(workers, seen, strict=True):
-        if worker.end() != signal.SIGKILL:
+    for worker, channel, end in zip(workers, channels, seen, strict=True):
+        # Whoever is not waited for is killed here.
+        if worker.end() not in (channel.deadly, signal.SIGKILL):
             raise RuntimeError(f"worker {worker.pid} ended by itself at {end}")
     return [Death(worker.pid, deadline, end) for worker, deadline, end in zip(workers, deadlines, seen, strict=True)]
 

@@ -1,7 +1,8 @@
 """From the deadline to the worker's death, as its parent sees it: prints JSON, a list of seconds for each server.
 
 Servers run at their default intervals, each in a process of its own. Workers are children of a small process,
-so that little is left to do when they die. Beside it, how late a bare ``time.sleep`` returns.
+so that little is left to do when they die. Beside it, how late a bare ``time.sleep`` returns. The watchdog of shared
+timers is measured without evidence beside the others, and by itself as it comes, with one worker at a time.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ import math
 import sys
 import tempfile
 
-from bench_channel import Channel, kinds, section_arguments
+from bench_channel import KINDS, SHARED, Channel, section_arguments
 from bench_child import Child
 from bench_hang import Sleeper, deaths, serve_as_is
 
+AS_IT_COMES = "unhang shared, with evidence"
+_KINDS = {**{f"unhang {kind}": kind for kind in KINDS}, "unhang shared, without evidence": SHARED}
 _AT_ONCE = 3
+# So many times fewer workers with evidence: they are not in batches.
+_LESS = 3
 _TORCH_SAMPLES = 5
 _TORCH_FIFO_TURN = 10.0
 # Seconds behind the deadline after which a worker counts as not killed.
@@ -26,18 +31,27 @@ _QUICK_CAP = 2.0
 
 def _ours(directory: str, count: int) -> dict[str, list[float]]:
     """Workers of all servers in batches, and the sleepers next to them."""
-    late: dict[str, list[float]] = {f"unhang {kind}": [] for kind in kinds("unhang")}
-    channels = [Channel("unhang", kind, directory) for kind in kinds("unhang")]
+    late: dict[str, list[float]] = {name: [] for name in _KINDS}
+    channels = [Channel("unhang", kind, directory) for kind in _KINDS.values()]
+    names = list(_KINDS) * _AT_ONCE
     with contextlib.ExitStack() as stack:
         for channel in channels:
             stack.enter_context(Child(serve_as_is, channel)).conn.recv()
         sleepers = [Sleeper(stack) for _ in range(2)]
-        while len(late["unhang queue"]) < count:
+        while len(late[names[0]]) < count:
             batch = channels * _AT_ONCE
-            for channel, death in zip(batch, deaths(batch, [0.0] * len(batch), _CAP), strict=True):
-                late[f"unhang {channel.kind}"].append(death.late)
-        late["bare sleep"] = [seconds for sleeper in sleepers for seconds in sleeper.late()]
-    return late
+            for name, death in zip(names, deaths(batch, [0.0] * len(batch), _CAP), strict=True):
+                late[name].append(death.late)
+        bare = [seconds for sleeper in sleepers for seconds in sleeper.late()]
+    return {**late, AS_IT_COMES: _with_evidence(directory, count // _LESS), "bare sleep": bare}
+
+
+def _with_evidence(directory: str, count: int) -> list[float]:
+    """Workers one by one: what several at a time would take is in the section on evidence."""
+    channel = Channel("unhang", SHARED, directory, evidence=True)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(Child(serve_as_is, channel)).conn.recv()
+        return [deaths([channel], [0.0], _CAP)[0].late for _ in range(count)]
 
 
 def _torchs(directory: str, samples: int, cap: float) -> dict[str, list[float]]:

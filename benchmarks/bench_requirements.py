@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench_lateness import AS_IT_COMES
 from bench_tables import Row
 
 _DROP_IN_US = 2.0
 _DROP_IN_MS = 20.0
+_EVIDENCE_MS = 50.0
+# In these milliseconds the watchdog and what reads stacks for it want a processor: on few of them, siblings wait.
+_SLOWED = 1.3
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,29 @@ def _is(row: Row, library: str, client: str, scope: str) -> bool:
 
 
 def of_lateness(rows: dict[str, Row]) -> list[Requirement]:
-    """How late each server may kill at its default interval."""
+    """How late each server may kill at its default interval, without the time for evidence."""
     return [
         Requirement(f"lateness of the kill, p99, {name}", _DROP_IN_MS, "ms", row["p99_ms"])
         for name, row in rows.items()
-        if name.startswith("unhang")
+        if name.startswith("unhang") and name != AS_IT_COMES
     ]
+
+
+def of_evidence(found: dict[str, Any]) -> list[Requirement]:
+    """What evidence may cost: time before the first signal, and time of workers of the same job that are well."""
+    siblings = [
+        Requirement(
+            f"a block of a sibling that {name} while evidence is taken, median, over before",
+            _SLOWED,
+            "times",
+            row.get("median_ratio"),
+        )
+        for name, row in found["with"]["beside"].items()
+    ]
+    added = Requirement(
+        "evidence: added between deadline and first signal, median", _EVIDENCE_MS, "ms", found["added_ms"]
+    )
+    return [added, *siblings]
 
 
 def of_crowds(found: dict[str, Any], late: dict[str, Row]) -> list[Requirement]:

@@ -79,7 +79,8 @@ def crowd_lateness_table(found: dict[str, Any], late: dict[str, Row]) -> Table:
     """How late kills are among many workers."""
     table = table_of(
         f"From the deadline, with {found['beside']['timers']:,} idle timers of {found['beside']['workers']:,} others",
-        "Timeouts of 50 to 200 ms, three real workers at a time. Below the line what is no doing of the watchdog.",
+        "Without evidence. Timeouts of 50 to 200 ms, three real workers at a time. Below the line what is no doing of "
+        "the watchdog.",
         ["to", "timers", "p50 ms", "p99 ms", "max ms"],
     )
     for name, row in late.items():
@@ -108,7 +109,7 @@ def many_table(found: dict[str, Any]) -> Table:
     table = table_of(
         "Many timers at once in one process",
         "Medians of a few processes. Arming: nested blocks, each with a slot that was never used. The kill: from the "
-        "deadline of one more timer.",
+        "deadline of one more timer, without evidence.",
         ["seen armed by the watchdog", "µs to arm one", "ms to the signal", "ms to the death"],
     )
     late = (number(many[name] / 1e3) for name in ("signal_us", "death_us"))

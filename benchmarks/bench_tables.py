@@ -86,8 +86,9 @@ def lateness_table(rows: dict[str, Row]) -> Table:
     """From the deadline to the worker's death."""
     table = table_of(
         "From the deadline to the worker's death, as its parent sees it",
-        "Servers at their default intervals, timeouts of 50 to 200 ms. torch: a few samples, each waited for "
-        "for a bounded time; its interval is 60 s for the queue, 10 s for the named pipe.",
+        "Servers at their default intervals, timeouts of 50 to 200 ms. With evidence: as shared timers come, with "
+        "SIGTERM behind the evidence, one worker at a time; all others: SIGKILL at the deadline. torch: a few samples, "
+        "each waited for for a bounded time; its interval is 60 s for the queue, 10 s for the named pipe.",
         ["", "timers", "killed in time", "p50 ms", "p99 ms", "max ms"],
     )
     for name, row in rows.items():

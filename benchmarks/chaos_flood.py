@@ -17,6 +17,9 @@ from unhang._core.messages import KICK
 # Descriptors of the server, and the processes that connect when it has few.
 FEW = 48
 NEWCOMERS = 30
+# Seconds behind the kills, and the part of a processor that a server with nothing to do may use in them.
+_REST = 1.0
+_IDLE = 0.3
 
 
 def silent_crowd(stage: Stage) -> Outcome:
@@ -97,8 +100,17 @@ def few_descriptors(stage: Stage) -> Outcome:
     outcome = watched_on(server, hung, [innocent, silent, *crowd])
     if outcome.verdict is not Verdict.SURVIVED:
         return outcome
+    before = server.ask(_processor_time)
+    time.sleep(_REST)
+    busy = (server.ask(_processor_time) - before) / _REST
+    if busy > _IDLE:
+        return failed(f"{outcome.line}; then the watchdog uses {busy:.0%} of a processor, for nothing")
     line = f"{outcome.line}; newcomers waited {max(waits):.1f} s at most"
     return survived(line) if max(waits) < 6.0 else failed(line)
+
+
+def _processor_time(_server: Any) -> float:
+    return time.process_time()
 
 
 def _limit_files(_server: Any, soft: int) -> None:

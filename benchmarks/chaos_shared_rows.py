@@ -11,8 +11,11 @@ import chaos_hostile
 import chaos_kills
 import chaos_process
 import chaos_restart
+import chaos_shared_endings
 import chaos_shared_lost
-from chaos_stage import Outcome, Stage
+import chaos_shared_reports
+from chaos_shared_stage import SharedStage
+from chaos_stage import Outcome
 
 
 class Row(NamedTuple):
@@ -20,7 +23,7 @@ class Row(NamedTuple):
 
     fault: int
     what: str
-    play: Callable[[Stage], Outcome]
+    play: Callable[[SharedStage], Outcome]
     needs: str = ""
 
 
@@ -50,4 +53,26 @@ ROWS = [
     _hostile("it sends descriptors that are no pages", chaos_hostile.strange_descriptors),
     _hostile("it sends one that is slow to close", chaos_hostile.slow_to_close),
     _hostile("a hole in a huge page, and none left", chaos_hostile.hole_in_huge_page, "huge pages"),
+]
+
+# What can only happen where evidence is gathered, and workers are asked to end before they are killed.
+ENDINGS = [
+    Row(23, "a hung worker ignores SIGTERM", chaos_shared_endings.ignores_sigterm),
+    Row(24, "a worker forks without end while it dies (kill tree)", chaos_shared_endings.forks_while_it_dies),
+    Row(25, "a worker is stopped in its block", chaos_shared_endings.is_stopped),
+    Row(26, "a worker with 200 processes below it (kill tree)", chaos_shared_endings.in_a_tree),
+    Row(27, "a block ends in the middle of the evidence", chaos_shared_endings.leaves_late),
+    Row(
+        28,
+        "the directory for reports is full",
+        functools.partial(chaos_shared_reports.not_kept, full=True),
+        "pid namespace",
+    ),
+    Row(
+        28,
+        "the directory for reports can only be read",
+        functools.partial(chaos_shared_reports.not_kept, full=False),
+        "pid namespace",
+    ),
+    Row(29, "eight ranks of a job hang at once", chaos_shared_reports.ranks_at_once),
 ]

@@ -11,6 +11,7 @@ from typing import Any
 
 import unhang
 from chaos_stage import HANG, IN_TIME, LIMIT, TURN, Outcome, Server, Stage, Worker, failed, how_late, idle, survived
+from unhang.report.model import Report, decode
 
 # Seconds that evidence may take, and from the first signal to SIGKILL, by default.
 EVIDENCE = 2.0
@@ -57,6 +58,10 @@ class SharedStage(Stage):
         """As for any stage."""
         options = self.options if max_interval is None else {"max_interval": max_interval, **self.options}
         return unhang.SharedTimerServer(self.path, **options)
+
+    def kept(self) -> list[Report]:
+        """The reports that the server has kept."""
+        return [decode(path.read_bytes()) for path in sorted(self.reports.glob("*.json"))]
 
     def client(self) -> unhang.SharedTimerClient:
         """The client of the process that calls, which is its default from now on."""

@@ -212,13 +212,18 @@ def _host(stage: Stage, max_interval: float | None, report: Connection, commands
             commands.send(question(server, *args))
 
 
+# In a server's process: the sessions that its signals may reach.
+sessions: set[int] = set()
+
+
 def _guard(report: Connection) -> None:
     """Let signals reach this scenario's processes alone; what they would have hit beyond them is reported."""
-    kill, session, group = os.kill, os.getsid(0), os.getpgid(0)
+    kill, group = os.kill, os.getpgid(0)
     send = signal.pidfd_send_signal
+    sessions.add(os.getsid(0))
 
     def guarded(pid: int, number: int) -> None:
-        inside = pid in (0, -group) or (pid > 1 and os.getsid(pid) == session)
+        inside = pid in (0, -group) or (pid > 1 and os.getsid(pid) in sessions)
         if inside or number == 0:
             kill(pid, number)
         else:
@@ -226,7 +231,7 @@ def _guard(report: Connection) -> None:
 
     def guarded_send(pidfd: int, number: int) -> None:
         pid = _pid_of(pidfd)
-        if pid > 1 and os.getsid(pid) != session:
+        if pid > 1 and os.getsid(pid) not in sessions:
             report.send(pid)
         else:
             send(pidfd, number)

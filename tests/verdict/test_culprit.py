@@ -35,6 +35,11 @@ def blamed(verdict):
     return [pid - 1000 for pid in verdict.culprits], [pid - 1000 for pid in verdict.victims]
 
 
+def test_nobody_is_nobody():
+    """No workers, or only an idle parent."""
+    assert judge([]).culprits == judge([Worker(pid=1)]).culprits == ()
+
+
 def test_a_lone_worker_is_its_own_culprit():
     """Nobody else hangs."""
     verdict = judge([rank(0, block("step"), hang=HangClass.LOCK)])

@@ -28,6 +28,8 @@ def judge(workers: Sequence[Worker], departed: Sequence[Departed] = (), progress
     """
     # A process without a rank and a block is no worker of an SPMD job: a parent, say.
     workers = [worker for worker in workers if worker.expired or worker.blocks or worker.rank is not None]
+    if not workers:
+        return Verdict(why="nobody hangs")
     expired = [worker for worker in workers if worker.expired] or workers
     scene = Scene(workers, expired, _missing(workers, departed), progressing)
     for rule in (*_RULES_FOR_RANKS, _each_by_itself) if scene.are_ranks() else (_each_by_itself,):
