@@ -161,7 +161,8 @@ class SharedTimerServer(LoopThread):
     def stop(self) -> None:
         """Stop the watchdog thread, wait for it, and remove the socket. May be called twice.
 
-        Workers go on, unwatched; they find a new watchdog at the same address.
+        Workers go on, unwatched; they find a new watchdog at the same address. One that was asked to end already is
+        killed now, since nobody will do it later.
         """
         self._stop_signaled = True
         reception, self._reception = self._reception, None
@@ -169,8 +170,8 @@ class SharedTimerServer(LoopThread):
             return
         self._waiter.wake()
         self._join_thread()
-        reception.close()
         self._response.close()
+        reception.close()
         self._hooks.close(_LAST_CALLS)
 
     @property

@@ -392,7 +392,14 @@ def test_reports_have_the_end_of_standard_error(tmp_path):
 
 def test_options_that_make_no_sense_are_refused_at_once():
     """A signal that ends nobody, and times that are none: status 125, and what would be right."""
-    for options in (("--signal", "SIGWINCH"), ("--signal", "nonsense"), ("--grace", "-1"), ("--kill", "everything")):
+    for options in (
+        ("--signal", "SIGWINCH"),
+        ("--signal", "nonsense"),
+        ("--grace", "-1"),
+        ("--grace", "nan"),
+        ("--after", "nan"),
+        ("--kill", "all"),
+    ):
         done = run(*options, "--", "true")
         assert done.returncode == 125
         assert options[0] in done.stderr

@@ -1,5 +1,6 @@
 """From the deadline to the death, on real workers: evidence, the soft signal, the grace, the kill, the report."""
 
+import gc
 import os
 import queue
 import shutil
@@ -301,3 +302,66 @@ def test_who_hangs_alone_is_certain(start, serve_shared, reports):
     worker = start(workers.sleep_in_block, client, 2.5)
     report = reports.get(timeout=LONG)
     assert (report.verdict.culprits, report.verdict.sure) == ((worker.pid,), Sure.CERTAIN)
+
+
+def test_a_worker_in_grace_is_killed_when_the_watchdog_stops(start, serve_shared, reports):
+    """Nobody would do it later: a worker that is stuck never finds the next watchdog. The report is completed."""
+    server = serve_shared(grace=600, on_expired=reports.put)
+    worker = start(workers.ignore_sigterm_in_block, unhang.SharedTimerClient(server.address), 0.2)
+    while "SIGTERM" not in [step.what for step in reports.get(timeout=LONG).workers[0].steps]:
+        pass
+    server.stop()
+    assert worker.ended() == -signal.SIGKILL
+    assert steps(last_of(reports)) == ["SIGTERM", "SIGKILL", "dead"]
+
+
+def test_a_report_directory_that_hangs_keeps_nobody_from_being_told(
+    start, serve_shared, reports, tmp_path, monkeypatch
+):
+    """Kills, what is printed and callbacks do not wait for it; reports of the next incidents are made too."""
+    from unhang.report.store import ReportStore
+
+    hangs = threading.Event()
+    monkeypatch.setattr(ReportStore, "write", lambda store, report: hangs.wait(LONG) and "")
+    server = serve_shared(report_dir=str(tmp_path / "reports"), on_expired=reports.put)
+    for _ in range(2):
+        worker = start(workers.sleep_in_block, unhang.SharedTimerClient(server.address), 0.2)
+        assert worker.ended() == -signal.SIGTERM
+        assert worker.pid in [seen.pid for seen in reports.get(timeout=LONG).workers]
+        last_of(reports)
+    hangs.set()
+
+
+def test_a_report_directory_that_was_removed_is_made_anew(start, serve_shared, reports, tmp_path):
+    """Cleaners of temporary directories do that."""
+    directory = tmp_path / "reports"
+    server = serve_shared(report_dir=str(directory), on_expired=reports.put)
+    for _ in range(2):
+        worker = start(workers.sleep_in_block, unhang.SharedTimerClient(server.address), 0.2)
+        assert worker.ended() == -signal.SIGTERM
+        last_of(reports)
+        assert os.listdir(directory)
+        shutil.rmtree(directory)
+
+
+def test_nothing_is_left_of_hangs_that_are_over(start, serve_shared, reports):
+    """Descriptors of workers that are dead are given back, also by threads that wait for the next hang."""
+    server = serve_shared(on_expired=reports.put, signal="none")
+    client = unhang.SharedTimerClient(server.address)
+    assert start(workers.sleep_in_block, client, 0.1).ended() == -signal.SIGKILL
+    last_of(reports)
+    for _ in range(6):
+        worker = start(workers.sleep_in_block, client, 0.1)
+        assert worker.ended() == -signal.SIGKILL
+        last_of(reports)
+        worker.end()
+    server._response._incidents._incidents.clear()
+    gc.collect()
+    until(lambda: sum("unhang-stacks" in _target(fd) for fd in os.listdir("/proc/self/fd")) == 0)
+
+
+def _target(fd):
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return ""

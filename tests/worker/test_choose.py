@@ -322,3 +322,17 @@ def test_a_file_at_the_address_is_left_alone(tmp_path):
     with pytest.raises(AddressError, match="left alone"):
         unhang.SharedTimerServer(str(tmp_path / "file")).start()
     assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize(("said", "observes"), [("", False), ("no", False), ("f", False), ("t", True), ("Yes", True)])
+def test_the_environment_says_whether_to_observe(monkeypatch, said, observes):
+    """As the command line reads it."""
+    monkeypatch.setenv("UNHANG_OBSERVE", said)
+    assert choose._observes() is observes
+
+
+def test_nonsense_in_the_environment_kills_nobody(monkeypatch, caplog):
+    """What can only be guessed is taken for the harmless way, and said."""
+    monkeypatch.setenv("UNHANG_OBSERVE", "maybe")
+    assert choose._observes()
+    assert "maybe" in caplog.text

@@ -55,8 +55,12 @@ def _is_news(left: Departed, workers: Sequence[Worker]) -> bool:
     """Whether it left when the hang began, or shortly before: not if the others have gone on for long since."""
     if left.blocks:
         return True
-    since = max((worker.idle for worker in workers), default=0.0)
-    return left.at >= -2 * since - 5
+    return left.at >= -_quiet_for(workers) - 5
+
+
+def _quiet_for(workers: Sequence[Worker]) -> float:
+    """Seconds since the first of them went quiet."""
+    return max((worker.idle for worker in workers), default=0.0)
 
 
 def _by_departure(scene: Scene) -> Verdict | None:
@@ -65,8 +69,11 @@ def _by_departure(scene: Scene) -> Verdict | None:
     if not scene.gone or len(waiting) < len(scene.workers):
         return None
     bad = [left for left in scene.gone if left.exit not in ("", _CLEAN)]
-    if not bad and not scene.kinds(Kind.FOR_RANKS):
+    elsewhere = scene.kinds(Kind.FOR_OTHERS)
+    if len(elsewhere) == len(scene.workers) or (not bad and not scene.kinds(Kind.FOR_RANKS)):
         return None  # it may have been done, and the others wait for somebody else
+    if elsewhere and all(left.at > 1 - _quiet_for(scene.workers) for left in scene.gone):
+        return None  # it may have given up because of the hang
     blamed = bad or scene.gone
     return Verdict(
         culprits=tuple(left.pid for left in blamed),
@@ -81,10 +88,12 @@ def _alone(scene: Scene) -> Verdict | None:
     if len(scene.workers) != 1:
         return None
     worker = scene.workers[0]
-    if scene.progressing and scene.kind(worker) not in (Kind.HALTED, Kind.BUSY):
-        # One of those may be what it waits for, and go round in circles.
+    kind = scene.kind(worker)
+    is_firm = kind in (Kind.HALTED, Kind.BUSY)
+    if kind in (Kind.FOR_RANKS, Kind.FOR_OTHERS, Kind.NETWORK) or (scene.progressing and not is_firm):
+        # It may wait for a rank on another host, or for one that goes round in circles.
         return None
-    sure = Sure.LIKELY if scene.gone else Sure.CERTAIN
+    sure = Sure.CERTAIN if is_firm and not scene.gone else Sure.LIKELY
     return Verdict(culprits=(worker.pid,), sure=sure, why=reasons.only_one(worker))
 
 
@@ -92,13 +101,15 @@ def _by_class(scene: Scene) -> Verdict | None:
     """Some wait for the others, and some could not answer."""
     halted, busy, idle = (scene.kinds(kind) for kind in (Kind.HALTED, Kind.BUSY, Kind.IDLE))
     waiting = scene.kinds(Kind.FOR_RANKS, Kind.NETWORK)
+    half = len(scene.workers) / 2
     if halted and waiting:
         return _by_itself(scene, halted, Sure.CERTAIN)
-    if busy and waiting:
+    if scene.kinds(Kind.FOR_OTHERS):
+        return None  # that may be what all others wait for, each in a way of its own
+    if busy and waiting and len(busy) <= half:
         return _by_itself(scene, busy, Sure.CERTAIN if _are_apart(busy, waiting) else Sure.LIKELY)
     # Whoever sleeps or waits for a lock may do that because of another one: only if it is known who waits for whom.
-    is_clear = scene.kinds(Kind.FOR_RANKS) and not scene.kinds(Kind.FOR_OTHERS)
-    if idle and is_clear and len(idle) <= len(scene.workers) / 2:
+    if idle and scene.kinds(Kind.FOR_RANKS) and len(idle) <= half:
         return _by_itself(scene, idle, Sure.LIKELY)
     return None
 
@@ -124,6 +135,8 @@ def _by_progress(scene: Scene) -> Verdict | None:
             continue
         if len(behind) == len(ahead) and not {place(worker) for worker in behind} <= _known(ahead):
             continue  # they have gone where the others never were: either may be wrong
+        if any(scene.kind(worker) is Kind.FOR_OTHERS for worker in ahead):
+            continue  # the others do not wait for them
         if all(is_behind(one, other, among) for one in behind for other in ahead):
             sure = Sure.CERTAIN if _are_apart(behind, ahead) else Sure.LIKELY
             return _verdict(behind, workers, sure, reasons.behind(behind, ahead, among))
@@ -151,7 +164,10 @@ def _known(workers: Sequence[Worker]) -> set[str | None]:
 
 
 def _by_lead(scene: Scene) -> Verdict | None:
-    """One has got ahead of all the others, which are even, though all wait for each other: it did not wait for them."""
+    """One has got ahead of all the others, which are even, though all wait for each other.
+
+    It may have skipped what they wait in; the first stage of a pipeline is always ahead. So it is named, not blamed.
+    """
     workers = scene.workers
     if any(counts(worker) is None or scene.kind(worker) is not Kind.FOR_RANKS for worker in workers):
         return None
@@ -160,7 +176,7 @@ def _by_lead(scene: Scene) -> Verdict | None:
     others = [worker for worker in workers if worker not in ahead]
     if len(ahead) != 1 or len(others) < 2 or any(is_behind(a, b, among) for a in others for b in others):
         return None
-    return _verdict(ahead, workers, Sure.LIKELY, reasons.leads(ahead[0], others, among))
+    return Verdict(why=reasons.leads(ahead[0], others, among))
 
 
 def _by_place(scene: Scene) -> Verdict | None:
@@ -179,13 +195,16 @@ def _are_alike(workers: Sequence[Worker]) -> bool:
 
 
 def _by_branch(scene: Scene) -> Verdict | None:
-    """In one block, most have called one thing, and the others another."""
+    """In one block, most have called one thing, and the others another.
+
+    The program may have taken a wrong turn, or have its ranks do different things: so they are named, not blamed.
+    """
     calls = {worker.pid: branch(worker, scene.workers) for worker in scene.workers}
     few, most = _split(scene.workers, lambda worker: calls[worker.pid])
     here, there = (calls[group[0].pid] if group else None for group in (few, most))
     if here is None or there is None:
         return None
-    return _verdict(few, scene.workers, Sure.LIKELY, reasons.branched(few, most, here, there))
+    return Verdict(why=reasons.branched(few, most, here, there))
 
 
 def _each_by_itself(scene: Scene) -> Verdict | None:
@@ -209,9 +228,9 @@ _RULES_FOR_RANKS: tuple[Callable[[Scene], Verdict | None], ...] = (
     _alone,
     _by_class,
     _by_progress,
-    _by_lead,
     _by_place,
     _by_branch,
+    _by_lead,
 )
 
 

@@ -6,7 +6,7 @@ import collections
 import functools
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unhang._core.clock import Clock
 from unhang._platform.exits import exit_of
@@ -99,7 +99,9 @@ class Departures:
         timers = Timers.of(worker, round(now * 1e9))
         if worker.handle is None or not timers.sequence:
             return None
-        departure = Departure(worker.pid, worker.origin, worker.handle.copy(), now, timers, by_us)
+        departure = Departure(
+            worker.pid, replace(worker.origin, stack_file=None), worker.handle.copy(), now, timers, by_us
+        )
         self._last.append(departure)
         if not departure.handle.alive():
             self._ended(departure)

@@ -110,7 +110,7 @@ class Surgeon(Protocol):
         """It is over, without its death or with it (`Outcome.GONE`); to be told, if it is news."""
 
     def told(self, event: str, member: Member) -> None:
-        """``"killed"`` (the first signal was sent), ``"ended"``, ``"unkillable"``."""
+        """``"killed"`` (the first signal was sent), ``"held"``, ``"ended"``, ``"unkillable"``."""
 
 
 class Escalations:
@@ -169,6 +169,9 @@ class Escalations:
             return self._kill(member, now)
         elif action is Action.WAIT:
             member.until = now + _HELD_PAUSE
+            if member.steps[-1:] and member.steps[-1][1] != "held":
+                self._step(member, now, "held")
+                self._surgeon.told("held", member)
         elif action is Action.TELL:
             member.until = math.inf
             self._step(member, now, "unkillable")
@@ -281,6 +284,13 @@ class Escalations:
                 self.feed(member, Event.DIED)
             elif member.until <= now:
                 self.feed(member, Event.TIMEOUT)
+
+    def hurry(self) -> bool:
+        """The watchdog ends: kill whoever was asked to end, since nobody will later; whether anybody is to die yet."""
+        for member in list(self._members):
+            if member.stage is Stage.GRACE:
+                self.feed(member, Event.TIMEOUT)
+        return any(member.stage is Stage.KILLED for member in self._members)
 
     def close(self) -> None:
         """Give up all of them."""

@@ -60,6 +60,8 @@ class Helpers:
                 logger.exception("Error in %r", task)
                 result = None
             self._done.put((functools.partial(self._ended, done), result))
+            # While it waits, it must not keep alive what these hold: descriptors.
+            del entry, task, done, result
             self._wake()
 
     def _ended(self, done: Callable[[Any], None], result: Any) -> None:

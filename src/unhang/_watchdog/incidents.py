@@ -128,7 +128,7 @@ class Incidents:
         others = [
             other
             for other in self._workers()
-            if other is not worker and other.handle is not None and job_of(other) == incident.job
+            if other.pid != worker.pid and other.handle is not None and job_of(other) == incident.job
             if other.origin.identity.job or other.origin.identity.rank is not None
         ]
         others.sort(key=lambda other: other.changed_at)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import socket
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
+from unhang._platform.patience import within
 from unhang._verdict.culprit import judge
 from unhang._watchdog.hooks import Hooks
 from unhang._watchdog.incident import Findings
@@ -21,6 +23,8 @@ from unhang.report.model import Report, Verdict, Worker
 logger = logging.getLogger("unhang.watchdog")
 
 
+# Seconds that keeping a report may take.
+_KEEPING = 1.0
 # Incidents of which it is known who has been told.
 _REMEMBERED = 64
 
@@ -34,6 +38,10 @@ class Store(Protocol):
         Raises:
             OSError: it cannot be kept.
         """
+
+
+class _Kept(NamedTuple):
+    path: str
 
 
 class Recorder:
@@ -106,17 +114,32 @@ class Recorder:
         """Returns its path; empty if it is not kept."""
         if self._make_store is None:
             return ""
+        # A directory on a network may take for ever: what is printed, and callbacks, do not wait for that.
+        kept = within(_KEEPING, functools.partial(self._write, report), "it takes too long")
+        if isinstance(kept, _Kept):
+            self._failed = False
+            return kept.path
+        if not self._failed:
+            logger.warning("The report cannot be kept: %s", kept)
+        self._failed = True
+        return ""
+
+    def _write(self, report: Report) -> _Kept | str:
+        """Where it is kept, or why it is not."""
+        assert self._make_store is not None  # noqa: S101 - for the type checker: see `_keep`
         try:
-            with self._lock:
-                self._store = self._store or self._make_store()
-                path = self._store.write(report)
+            self._store = self._store or self._make_store()
+            return _Kept(self._store.write(report))
+        except FileNotFoundError:
+            # Somebody has tidied up: it is made anew.
+            self._store = None
         except (OSError, ValueError) as error:
-            if not self._failed:
-                logger.warning("The report cannot be kept: %s", error)
-            self._failed = True
-            return ""
-        self._failed = False
-        return path
+            return str(error)
+        try:
+            self._store = self._make_store()
+            return _Kept(self._store.write(report))
+        except (OSError, ValueError) as error:
+            return str(error)
 
 
 def _occasion(worker: Worker) -> tuple[int, float]:

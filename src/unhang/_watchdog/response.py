@@ -205,12 +205,11 @@ class Response:
         departure = self.departures.add(worker, by_us=member is not None and bool(member.signals))
         self._incidents.left(worker, departure)
         self.watch.leave(worker)
-        if member is not None and member.handle.alive():
-            self._escalations.feed(member, Event.LEFT)
 
     def _died(self, departure: Departure) -> None:
-        if self._incidents.knows(departure.origin.identity.job):
-            return  # it is in the report
+        job = departure.origin.identity.job
+        if job and self._incidents.knows(job):
+            return  # the report says so
         worker = Watched(departure.pid, origin=departure.origin)
         timers = [
             Expired(seen.scope, seen.timeout / 1e9, 0.0, (departure.timers.at - seen.armed_at) / 1e9)
@@ -234,17 +233,21 @@ class Response:
         self._incidents.turn()
         return beat
 
+    def _wait_while(self, condition: Callable[[], bool], until: float) -> None:
+        while condition() and time.monotonic() < until:
+            self._waiter.wait(max(0.0, min(0.05, until - time.monotonic())))
+            self._deliver()
+
     def _deliver(self) -> None:
         self._helpers.deliver()
         self._writers.deliver()
 
     def close(self) -> None:
-        """Give up what is under way, and finish the reports. Behind the loop's end."""
-        self._escalations.close()
+        """End what has begun, and finish the reports, for a second at most. Behind the loop's end."""
         until = time.monotonic() + _LAST_REPORTS
-        while self._incidents.finish() and time.monotonic() < until:
-            self._waiter.wait(max(0.0, min(0.05, until - time.monotonic())))
-            self._deliver()
+        self._wait_while(self._escalations.hurry, until)
+        self._escalations.close()
+        self._wait_while(self._incidents.finish, until)
         self._helpers.close()
         self._writers.close()
         self.departures.close()

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 # Where torchrun tells its workers the named pipe of its FileTimerServer.
 _TORCH_PIPE = "TORCHELASTIC_TIMER_FILE"
 _OBSERVE = "UNHANG_OBSERVE"
-_YES = {"1", "true", "yes", "on"}
+_NO = {"", "0", "false", "f", "no", "n", "off"}
+_YES = {"1", "true", "t", "yes", "y", "on"}
 
 _client: Any = None  # a TimerClient or a SharedTimerClient
 _expiration: Any = None  # the class, once it is loaded
@@ -177,7 +178,14 @@ def _leave() -> None:
 
 
 def _observes() -> bool:
-    return os.environ.get(_OBSERVE, "").lower() in _YES
+    said = os.environ.get(_OBSERVE, "").lower()
+    if said not in _NO | _YES:
+        import logging
+
+        logging.getLogger("unhang").warning(
+            "%s is yes or no, not %r: taken for yes, so nobody is killed", _OBSERVE, said
+        )
+    return said not in _NO
 
 
 def _from_environment(*, observe: bool, on_lost: str) -> Any:

@@ -49,7 +49,7 @@ def main(address: str, listener: int, lifeline: int, owner: int) -> None:
 def _arguments() -> dict[str, Any]:
     try:
         return options.from_environment()
-    except (click.ClickException, UnhangError) as error:
+    except (click.ClickException, UnhangError, ValueError) as error:
         message = error.format_message() if isinstance(error, click.ClickException) else error
         logging.getLogger("unhang").warning("the watchdog works as it does by default: %s", message)
     with contextlib.suppress(UnhangError):

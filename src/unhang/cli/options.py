@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -37,7 +38,15 @@ class _Signal(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
-_SECONDS = click.FloatRange(min=0, max=1e9)
+class Seconds(click.FloatRange):
+    """A time; not NaN, which is in any range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        return self.fail(f"{value} is no time", param, ctx) if math.isnan(seconds) else seconds
+
+
+_SECONDS = Seconds(min=0, max=1e9)
 _ENDING = (
     click.option(
         "--signal",

@@ -18,7 +18,7 @@ from unhang.cli.job import Job, Options
 )
 @click.option(
     "--after",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.Seconds(min=0, min_open=True),
     envvar="UNHANG_AFTER",
     show_envvar=True,
     metavar="SECONDS",
@@ -27,7 +27,7 @@ from unhang.cli.job import Job, Options
 )
 @click.option(
     "--expect-timers",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.Seconds(min=0, min_open=True),
     envvar="UNHANG_EXPECT_TIMERS",
     show_envvar=True,
     metavar="SECONDS",
