@@ -99,9 +99,8 @@ class Departures:
         timers = Timers.of(worker, round(now * 1e9))
         if worker.handle is None or not timers.sequence:
             return None
-        departure = Departure(
-            worker.pid, replace(worker.origin, stack_file=None), worker.handle.copy(), now, timers, by_us
-        )
+        origin = replace(worker.origin, stack_file=None)
+        departure = Departure(worker.pid, origin, worker.handle.copy(), now, timers, by_us)
         self._last.append(departure)
         if not departure.handle.alive():
             self._ended(departure)

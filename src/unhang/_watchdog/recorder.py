@@ -115,7 +115,8 @@ class Recorder:
         if self._make_store is None:
             return ""
         # A directory on a network may take for ever: what is printed, and callbacks, do not wait for that.
-        kept = within(_KEEPING, functools.partial(self._write, report), "it takes too long")
+        late: _Kept | str = "it takes too long"
+        kept = within(_KEEPING, functools.partial(self._write, report), late)
         if isinstance(kept, _Kept):
             self._failed = False
             return kept.path

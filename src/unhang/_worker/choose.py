@@ -182,9 +182,7 @@ def _observes() -> bool:
     if said not in _NO | _YES:
         import logging
 
-        logging.getLogger("unhang").warning(
-            "%s is yes or no, not %r: taken for yes, so nobody is killed", _OBSERVE, said
-        )
+        logging.getLogger("unhang").warning("%s is yes or no, not %r: nobody is killed, to be safe", _OBSERVE, said)
     return said not in _NO
 
 

@@ -42,6 +42,7 @@ class Seconds(click.FloatRange):
     """A time; not NaN, which is in any range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """See `click.ParamType.convert`."""
         seconds: float = super().convert(value, param, ctx)
         return self.fail(f"{value} is no time", param, ctx) if math.isnan(seconds) else seconds
 
