@@ -25,6 +25,8 @@ NEWS = {
     ("grace", "TIMEOUT"): (Action.KILL, Stage.KILLED),
     ("grace", "MISSED"): (Action.SPARE, Stage.WATCHED),
     ("killed", "MISSED"): (Action.SPARE, Stage.WATCHED),
+    ("grace", "PREVENTED"): (Action.HOLD, Stage.WATCHED),
+    ("killed", "PREVENTED"): (Action.HOLD, Stage.WATCHED),
     ("grace", "HELD"): (Action.WAIT, Stage.GRACE),
     ("grace", "REFUSED"): (Action.REFUSE, Stage.WATCHED),
     ("grace", "FAILED"): (Action.RETRY, Stage.WATCHED),

@@ -48,9 +48,6 @@ class Theatre:
     def recheck(self, member):
         return self.still
 
-    def judge(self, handle):
-        return None if self.outcome is Outcome.SIGNALLED else self.outcome
-
     def send(self, member, number, *, if_still):
         if if_still and self.left_late:
             return Outcome.SPARED

@@ -32,6 +32,7 @@ class Event(enum.Enum):
     STILL = "the block still runs"
     LEFT = "the block was left, or the worker has hung up"
     MISSED = "the block was left right before the first signal"
+    PREVENTED = "a debugger holds the worker, which was not signalled yet"
     HELD = "a debugger holds the worker"
     REFUSED = "the rules protect the worker"
     FAILED = "the signal could not be sent"
@@ -89,6 +90,7 @@ TABLE: dict[tuple[Stage, Event], Step] = {
         _S.GRACE,
         TIMEOUT=(_A.KILL, _S.KILLED),
         MISSED=(_A.SPARE, _S.WATCHED),
+        PREVENTED=(_A.HOLD, _S.WATCHED),
         HELD=(_A.WAIT, _S.GRACE),
         REFUSED=(_A.REFUSE, _S.WATCHED),
         FAILED=(_A.RETRY, _S.WATCHED),
@@ -98,6 +100,7 @@ TABLE: dict[tuple[Stage, Event], Step] = {
         _S.KILLED,
         TIMEOUT=(_A.TELL, _S.UNKILLABLE),
         MISSED=(_A.SPARE, _S.WATCHED),
+        PREVENTED=(_A.HOLD, _S.WATCHED),
         HELD=(_A.WAIT, _S.GRACE),
         REFUSED=(_A.REFUSE, _S.WATCHED),
         FAILED=(_A.RETRY, _S.WATCHED),

@@ -233,6 +233,9 @@ class PageReader:
     Args:
         memory: the page.
 
+    Attributes:
+        deadlines: those of all slots, as `earliest` read them last; others when a timer was armed or disarmed since.
+
     Raises:
         PageError: it is not a page of this version.
     """
@@ -251,6 +254,7 @@ class PageReader:
         self._slots = slots_in(size)
         if (words[SLOTS], words[SLOT_SIZE]) != (self._slots, SLOT_BYTES):
             raise PageError(f"it has {words[SLOTS]} slots of {words[SLOT_SIZE]} bytes, but is {size} bytes long")
+        self.deadlines: list[int] = []
         self._deadlines = words[HEADER_WORDS : HEADER_WORDS + self._slots * SLOT_WORDS : SLOT_WORDS]
 
     @property
@@ -274,11 +278,6 @@ class PageReader:
         return max(0, min(self._words[LONGEST_PRETIMEOUT], NEVER // 2))
 
     @property
-    def fingerprint(self) -> int:
-        """A number that changes, but for accidents, whenever a timer is armed, restarted or disarmed."""
-        return sum(self._deadlines[: self.used].tolist())
-
-    @property
     def sequence(self) -> int:
         """How often the timers of this page have been armed or restarted, all together."""
         words = self._words[HEADER_WORDS + SEQUENCE : HEADER_WORDS + self.used * SLOT_WORDS : SLOT_WORDS]
@@ -291,7 +290,7 @@ class PageReader:
 
     def earliest(self) -> int:
         """The earliest deadline; `NEVER` or more when no timer is armed; 0 or less if there is nonsense."""
-        deadlines = self._deadlines[: self.used].tolist()
+        self.deadlines = deadlines = self._deadlines[: self.used].tolist()
         return min(deadlines) if deadlines else NEVER
 
     def soon(self, now: int) -> int:

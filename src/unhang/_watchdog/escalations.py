@@ -97,9 +97,6 @@ class Surgeon(Protocol):
     def recheck(self, member: Member) -> list[Expired] | None:
         """The timers that have expired and are still armed; None: ask again behind the next turn of the watch."""
 
-    def judge(self, handle: ProcessHandle) -> Outcome | None:
-        """What keeps the process from being signalled at this moment; None if nothing does."""
-
     def send(self, member: Member, number: int, *, if_still: bool) -> Outcome:
         """Send a signal, if the rules allow it by now; and, if that is asked, only if its block still runs."""
 
@@ -190,8 +187,7 @@ class Escalations:
         if not still:
             return Event.LEFT
         member.timers = still
-        prevented = self._surgeon.judge(member.handle)
-        return Event.STILL if prevented is None else _OF_OUTCOME[prevented]
+        return Event.STILL
 
     def _ask(self, member: Member, now: float) -> Event | None:
         policy = member.policy
@@ -207,7 +203,7 @@ class Escalations:
         # Of a tree, whoever ends it signals the deepest first: 0 only asks whether that is allowed.
         outcome = self._surgeon.send(member, 0 if policy.tree else number, if_still=True)
         if outcome is not Outcome.SIGNALLED:
-            return _OF_OUTCOME[outcome]
+            return _event_of(outcome, member)
         self._signalled(member, now, number)
         if member.tree is not None:
             member.tree.ask(number)
@@ -226,7 +222,7 @@ class Escalations:
             member.tree.kill()
             return None
         if outcome is not Outcome.SIGNALLED:
-            return _OF_OUTCOME[outcome]
+            return _event_of(outcome, member)
         self._signalled(member, now, signal.SIGKILL)
         return None
 
@@ -299,3 +295,9 @@ class Escalations:
 
     def __len__(self) -> int:
         return len(self._members)
+
+
+def _event_of(outcome: Outcome, member: Member) -> Event:
+    """Why a signal was not sent. A debugger before the first one is another matter than one behind it."""
+    event = _OF_OUTCOME[outcome]
+    return Event.PREVENTED if event is Event.HELD and not member.signals else event

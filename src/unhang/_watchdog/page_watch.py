@@ -115,15 +115,10 @@ class PageWatch:
             due = [worker for workers in self._looks.expired(now / _SECOND).values() for worker in workers]
         kicked, self._kicked = self._kicked, {}
         for worker in ({worker.number: worker for worker in due} | kicked).values():
-            if beat:
-                self._notice_progress(worker, now)
             self.look_at(worker, again_soon=not beat)
+            if beat:
+                _notice_progress(worker, now)
         return beat
-
-    def _notice_progress(self, worker: Watched, now: int) -> None:
-        fingerprint = sum(page.fingerprint for page in worker.pages)
-        if fingerprint != worker.fingerprint:
-            worker.fingerprint, worker.changed_at = fingerprint, now
 
     def look_at(self, worker: Watched, *, again_soon: bool = False) -> None:
         """Read the worker's timers, judge it if one has expired, and promise when to look again.
@@ -175,7 +170,9 @@ class PageWatch:
 
     def _warn(self, worker: Watched, now: int) -> int:
         """Tell of timers whose pretimeout has come; returns when the next one does."""
-        longest = max([self._pretimeout, *(page.pretimeout for page in worker.pages)])
+        longest = self._pretimeout
+        for page in worker.pages:
+            longest = max(longest, page.pretimeout)
         if longest == 0 or worker.pending:
             return NEVER
         next_one = NEVER
@@ -330,6 +327,12 @@ class PageWatch:
             return self._dealt_with(worker, expired)
         worker.not_before = now + int(pause * _SECOND)
         return worker.not_before
+
+
+def _notice_progress(worker: Watched, now: int) -> None:
+    deadlines = [page.deadlines for page in worker.pages]
+    if deadlines != worker.deadlines:
+        worker.deadlines, worker.changed_at = deadlines, now
 
 
 def _expired_timer(seen: Snapshot, deadline: int, now: int) -> Expired:

@@ -64,10 +64,20 @@ class Recorder:
 
     def record(self, findings: Findings) -> None:
         """Make, keep and print the report of an incident. Whatever goes wrong is logged: kills wait for this."""
+        if not self._is_wanted(findings):
+            return
         report = self._report(findings)
         path = self._keep(report)
         self._print(report, path, findings)
         self._hooks.call(report)
+
+    def _is_wanted(self, findings: Findings) -> bool:
+        """Whether anybody gets to see it: one that was printed before is news only with workers that were not in it."""
+        if findings.first or self._make_store is not None or self._hooks:
+            return True
+        with self._lock:
+            told = self._told.get(findings.id, set())
+        return any(worker.expired and _occasion(worker) not in told for worker in findings.workers)
 
     def _print(self, report: Report, path: str, findings: Findings) -> None:
         """The report when it is new; then a line for each worker that has joined it, or has expired again."""

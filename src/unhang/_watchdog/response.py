@@ -111,7 +111,7 @@ class Response:
         if not still():
             return Outcome.SPARED
         # What is certain to be let be need not be found out about.
-        outcome = self.judge(worker.handle)
+        outcome = self._judge(worker.handle) if self._policy.evidence else None
         if outcome is not None:
             return outcome
         self._escalations.begin(Member(worker, worker.handle.copy(), timers, self._policy_for(timers)))
@@ -138,7 +138,7 @@ class Response:
 
     def is_held(self, worker: Watched) -> bool:
         """See `Hands.is_held`."""
-        return worker.handle is not None and self.judge(worker.handle) is Outcome.HELD
+        return worker.handle is not None and self._judge(worker.handle) is Outcome.HELD
 
     def tell(self, event: str, worker: Watched | None, timers: list[Expired]) -> None:
         """See `Hands.tell`."""
@@ -161,8 +161,7 @@ class Response:
         """See `Surgeon.recheck`."""
         return self.watch.recheck(member.watched)
 
-    def judge(self, handle: ProcessHandle) -> Outcome | None:
-        """See `Surgeon.judge`."""
+    def _judge(self, handle: ProcessHandle) -> Outcome | None:
         return kill.judge(handle, self._users, spare_stopped=self._spare_stopped)
 
     def send(self, member: Member, number: int, *, if_still: bool) -> Outcome:

@@ -66,7 +66,7 @@ class Watched:
     pending: bool = False  # it is being dealt with: not judged again until that is settled
     early: set[tuple[int, int, int]] = field(default_factory=set)  # whose pretimeout was told
     changed_at: int = 0  # when it was seen to have armed or disarmed a timer, a beat late at most
-    fingerprint: int = 0
+    deadlines: list[list[int]] = field(default_factory=list)  # of its pages, when that was seen
     next_deadline: int = 0  # as it was at the last beat
     origin: Origin = field(default_factory=Origin)
 
