@@ -272,6 +272,10 @@ class PageReader:
         """How often a slot was given to another scope: if never, the counts of a scope's slots are the scope's."""
         return int(self._words[RELABELLED])
 
+    def has_pretimeouts(self) -> bool:
+        """Whether any of its timers has ever had a pretimeout of its own."""
+        return self._words[LONGEST_PRETIMEOUT] != 0
+
     @property
     def pretimeout(self) -> int:
         """The longest pretimeout of its timers, in nanoseconds."""

@@ -154,8 +154,10 @@ def receive(peer: socket.socket) -> tuple[bytes, list[int]]:
             received = array.array("i")
             received.frombytes(data[: len(data) - len(data) % received.itemsize])
             fds += received
-    if flags & socket.MSG_CTRUNC:
+    if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
         for fd in fds:
             close_received(fd)
+        if flags & socket.MSG_TRUNC:
+            raise PageError(f"it has more than {LONGEST} bytes")
         raise PageError("it was sent, but not received: the watchdog is short of descriptors (ulimit -n)")
     return message, fds

@@ -244,12 +244,15 @@ class ProcessHandle:
         return ProcessHandle(self.pid, self.start_time, fd)
 
     def alive(self) -> bool:
-        """Whether the process still runs; a zombie does not."""
+        """Whether the process still runs, as far as anybody can tell; a zombie does not."""
         if self.fd >= 0:
             poll = select.poll()
             poll.register(self.fd, select.POLLIN)
             return not poll.poll(0)
-        seen = facts(self.pid)
+        try:
+            seen = facts(self.pid)
+        except OSError:
+            return True  # this process is short of descriptors: it will be asked again
         return seen is not None and not seen.exited and seen.start_time == self.start_time
 
     def is_stale(self) -> bool:

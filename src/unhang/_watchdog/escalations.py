@@ -127,10 +127,25 @@ class Escalations:
 
     def begin(self, member: Member) -> None:
         """A timer of this worker has expired."""
+        self._register(member)
+        self.feed(member, Event.EXPIRED)
+
+    def adopt(self, member: Member, number: int) -> None:
+        """A timer of this worker has expired, and it was sent its first signal."""
+        now = self._clock.now()
+        is_soft = number != signal.SIGKILL
+        member.stage = Stage.GRACE if is_soft else Stage.KILLED
+        member.until = now + (member.policy.grace if is_soft else PATIENCE)
+        if is_soft:
+            self._surgeon.send(member, signal.SIGCONT, if_still=False)
+        self._signalled(member, now, number)
+        self._register(member)
+        self._surgeon.gather(member)
+
+    def _register(self, member: Member) -> None:
         self._members.append(member)
         if self._waiter is not None and member.handle.fd >= 0:
             self._waiter.call_once(member.handle.fd, functools.partial(self._died, member))
-        self.feed(member, Event.EXPIRED)
 
     def _died(self, member: Member) -> None:
         # The end of a tree is told by whoever ends it.
@@ -179,6 +194,8 @@ class Escalations:
         return None
 
     def _recheck(self, member: Member, now: float) -> Event | None:
+        if not member.policy.evidence:
+            return Event.STILL  # it was asked just now, and is asked again with the signal
         still = self._surgeon.recheck(member)
         if still is None:
             # Evidence may be as old as the watchdog was away: back to where it was, until the watch has caught up.

@@ -136,16 +136,8 @@ class PageWatch:
         next_look = NEVER
         due: list[_Due] = []
         for page in worker.pages:
-            look = min(beat, page.soon(now)) if again_soon else beat
-            page.promise(look, now)
-            earliest = page.earliest()
-            if earliest <= now:
-                expired, earliest = page.due(now, _AT_ONCE + len(worker.dealt_with))
-                due += [(page, index, deadline) for index, deadline in expired]
-            if earliest < look:
-                page.promise(earliest, now)
-            elif look < beat:
-                earliest = look
+            expired, earliest = self._read(page, worker, beat, now, again_soon=again_soon)
+            due += expired
             next_look = min(next_look, earliest)
         if not again_soon:
             self._look_early(worker, next_look, now)
@@ -162,6 +154,23 @@ class PageWatch:
         else:
             self._looks.disarm(worker.number, 0)
 
+    def _read(
+        self, page: PageReader, worker: Watched, beat: int, now: int, *, again_soon: bool
+    ) -> tuple[list[_Due], int]:
+        """Read a page and promise when to look at it again; returns what has expired, and when to look again."""
+        look = min(beat, page.soon(now)) if again_soon else beat
+        page.promise(look, now)
+        earliest = page.earliest()
+        due: list[_Due] = []
+        if earliest <= now:
+            expired, earliest = page.due(now, _AT_ONCE + len(worker.dealt_with))
+            due = [(page, index, deadline) for index, deadline in expired]
+        if earliest < look:
+            page.promise(earliest, now)
+        elif look < beat:
+            earliest = look
+        return due, earliest
+
     def _look_early(self, worker: Watched, deadline: int, now: int) -> None:
         """Once a beat: have a look at a worker whose deadline is near, and was the next one a beat ago too."""
         if now < deadline < now + _NEAR and worker.next_deadline == deadline:
@@ -170,11 +179,9 @@ class PageWatch:
 
     def _warn(self, worker: Watched, now: int) -> int:
         """Tell of timers whose pretimeout has come; returns when the next one does."""
-        longest = self._pretimeout
-        for page in worker.pages:
-            longest = max(longest, page.pretimeout)
-        if longest == 0 or worker.pending:
+        if worker.pending or not (self._pretimeout or any(map(PageReader.has_pretimeouts, worker.pages))):
             return NEVER
+        longest = max([self._pretimeout, *(page.pretimeout for page in worker.pages)])
         next_one = NEVER
         seen_keys, told = set(), []
         for page in worker.pages:

@@ -37,9 +37,9 @@ _MOST_SILENT = 256
 _MOST_MESSAGES = 1000
 # Connections accepted in one turn; the others wait for the next.
 _AT_ONCE = 64
-# Descriptors for each worker: its socket, its pidfd, its first pages, the file for its stacks; and the part of all
-# that workers may take.
-_FDS_A_WORKER = 5
+# Descriptors for each worker: its socket, its pidfd, its first pages, the file for its stacks, two more pidfds while it
+# is dealt with; and the part of all that workers may take.
+_FDS_A_WORKER = 7
 _SHARE = 0.75
 
 
@@ -235,14 +235,17 @@ class Reception:
         if self._peers.pop(peer.fd, None) is None:
             return
         self._silent.pop(peer.fd, None)
-        self._response.leave(peer.watched)
-        handle = peer.watched.handle
-        if handle is not None:
-            if handle.fd >= 0:
-                self._waiter.forget(handle.fd)
-            handle.close()
+        # First of all: a connection that is not forgotten would wake the loop for ever.
         self._waiter.forget(peer.fd)
-        hang_up(peer.socket)
+        handle = peer.watched.handle
+        if handle is not None and handle.fd >= 0:
+            self._waiter.forget(handle.fd)
+        try:
+            self._response.leave(peer.watched)
+        finally:
+            if handle is not None:
+                handle.close()
+            hang_up(peer.socket)
 
     def close(self) -> None:
         """Hang up on everybody, and stop listening. In a forked child: give back its copies of the descriptors."""

@@ -108,13 +108,28 @@ class Response:
         """Begin to end a worker."""
         if worker.handle is None:
             return Outcome.GONE
+        policy = self._policy_for(timers)
+        if not policy.evidence and not policy.tree:
+            return self._execute_at_once(worker, timers, still, policy)
         if not still():
             return Outcome.SPARED
         # What is certain to be let be need not be found out about.
-        outcome = self._judge(worker.handle) if self._policy.evidence else None
+        outcome = self._judge(worker.handle)
         if outcome is not None:
             return outcome
-        self._escalations.begin(Member(worker, worker.handle.copy(), timers, self._policy_for(timers)))
+        self._escalations.begin(Member(worker, worker.handle.copy(), timers, policy))
+        return Outcome.PENDING
+
+    def _execute_at_once(
+        self, worker: Watched, timers: list[Expired], still: Callable[[], bool], policy: Policy
+    ) -> Outcome:
+        """Where no evidence is wanted, nothing at all stands between the deadline and the signal."""
+        assert worker.handle is not None  # noqa: S101 - for the type checker: see `execute`
+        number = policy.signal or signal.SIGKILL
+        outcome = kill.send(worker.handle, number, self._users, still, spare_stopped=self._spare_stopped)
+        if outcome is not Outcome.SIGNALLED:
+            return outcome
+        self._escalations.adopt(Member(worker, worker.handle.copy(), timers, policy), number)
         return Outcome.PENDING
 
     def _policy_for(self, timers: list[Expired]) -> Policy:

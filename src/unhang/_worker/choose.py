@@ -96,7 +96,9 @@ def expires(
             return Timer(client.sites[scope, after])
         except (KeyError, TypeError):
             pass
-    options = {"signal": signal, "grace": grace, "pretimeout": pretimeout}
+    options: dict[str, Any] = {}
+    if not signal is grace is pretimeout is None:
+        options = {"signal": signal, "grace": grace, "pretimeout": pretimeout}
     return _expires(after, scope, client, _getframe(1), options)
 
 
@@ -113,7 +115,7 @@ def _expires(
         scope = f"{source.co_filename}#{frame.f_lineno}"
     if isinstance(client, SharedTimerClient):
         return client.timer(after, scope, source, key, **options)
-    if any(value is not None for value in options.values()):
+    if options:
         raise TypeError(f"signal, grace and pretimeout are for shared timers, not for a {type(client).__name__}")
     block: Expiration = (_expiration or _load_expiration())(after, scope, client)
     return block
