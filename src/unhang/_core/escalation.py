@@ -30,7 +30,7 @@ class Event(enum.Enum):
     EXPIRED = "a timer has expired"
     GATHERED = "the evidence is there"
     STILL = "the block still runs"
-    LEFT = "the block was left, or the worker has hung up"
+    LEFT = "the block was left"
     MISSED = "the block was left right before the first signal"
     PREVENTED = "a debugger holds the worker, which was not signalled yet"
     HELD = "a debugger holds the worker"
@@ -73,16 +73,12 @@ TABLE: dict[tuple[Stage, Event], Step] = {
         _S.EVIDENCE,
         GATHERED=(_A.RECHECK, _S.RECHECK),
         TIMEOUT=(_A.RECHECK, _S.RECHECK),
-        LEFT=(_A.SPARE, _S.WATCHED),
         DIED=(_A.LOSE, _S.OVER),
     ),
     **_row(
         _S.RECHECK,
         STILL=(_A.ASK, _S.GRACE),
         LEFT=(_A.SPARE, _S.WATCHED),
-        HELD=(_A.HOLD, _S.WATCHED),
-        REFUSED=(_A.REFUSE, _S.WATCHED),
-        FAILED=(_A.RETRY, _S.WATCHED),
         DIED=(_A.LOSE, _S.OVER),
     ),
     # From here on a block that is left changes nothing: the worker was asked to end, and may be half gone.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 
+from unhang.report import frames
 from unhang.report.model import Frame, HangClass
 
 _STANDARD = re.compile(r"(?:^|/)python3[^/]*/(?!(?:site|dist)-packages/)(.+)$")
@@ -57,7 +58,7 @@ def module_of(frame: Frame) -> str:
 
 def is_library(frame: Frame) -> bool:
     """Whether the code belongs to Python or to an installed package."""
-    return bool(module_of(frame)) or bool(_INSTALLED.search(frame.file))
+    return frames.is_library(frame.file)
 
 
 def is_collective(frame: Frame) -> bool:

@@ -37,7 +37,6 @@ class _SpyThread(msgspec.Struct):
     thread_name: str | None = None
     os_thread_id: int | None = None
     owns_gil: bool | None = None
-    active: bool = False
 
 
 _decoder = msgspec.json.Decoder(list[_SpyThread])

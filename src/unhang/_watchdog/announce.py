@@ -31,7 +31,9 @@ _WORDS = {
 
 def announce(event: str, worker: Watched | None, timers: list[Expired], detail: str) -> None:
     """Log an event."""
-    logger.log(_LEVELS.get(event, logging.ERROR), "%s", _line(event, worker, timers, detail))
+    level = _LEVELS.get(event, logging.ERROR)
+    if logger.isEnabledFor(level):  # others wait in the loop meanwhile
+        logger.log(level, "%s", _line(event, worker, timers, detail))
 
 
 def _line(event: str, worker: Watched | None, timers: list[Expired], detail: str) -> str:

@@ -11,7 +11,6 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
 
 from unhang._core.clock import Clock, SystemClock
 from unhang._core.escalation import Event, Policy
@@ -41,10 +40,6 @@ _LAST_REPORTS = 1.0
 Tell = Callable[[str, Watched | None, list[Expired], str], None]
 
 
-class _StderrOf(Protocol):
-    def __call__(self, pid: int, /) -> str: ...
-
-
 class Response:
     """What is done about workers that hang.
 
@@ -70,7 +65,7 @@ class Response:
         users: frozenset[int] = frozenset(),
         spare_stopped: bool = False,
         options: Options | None = None,
-        stderr_of: _StderrOf | None = None,
+        stderr_of: Callable[[int], str] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._waiter = waiter
