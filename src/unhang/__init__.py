@@ -12,13 +12,12 @@ A process that only arms shared timers loads ``_worker`` and nothing else; the o
 
 from unhang._worker.choose import configure, expires
 from unhang._worker.heartbeat import heartbeat
-from unhang._worker.timer import Timer
+from unhang._worker.implementation import Heartbeat, Timer
 from unhang.errors import UnhangError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from unhang._worker.client import SharedTimerClient
-    from unhang._worker.heartbeat import Heartbeat
     from unhang.api import RequestQueue, TimerClient, TimerRequest, TimerServer
     from unhang.debug_info_logging import log_debug_info_for_expired_timers
     from unhang.file_based_local_timer import FileTimerClient, FileTimerRequest, FileTimerServer
@@ -29,7 +28,6 @@ __version__ = "0.1.0"
 
 _LOADED_WHEN_USED = {
     "unhang._worker.client": ("SharedTimerClient",),
-    "unhang._worker.heartbeat": ("Heartbeat",),
     "unhang.api": ("RequestQueue", "TimerClient", "TimerRequest", "TimerServer"),
     "unhang.debug_info_logging": ("log_debug_info_for_expired_timers",),
     "unhang.file_based_local_timer": ("FileTimerClient", "FileTimerRequest", "FileTimerServer"),

@@ -21,7 +21,7 @@ from unhang._platform.loop_thread import LoopThread
 from unhang._worker.choose import configure, current_client, expires
 from unhang._worker.client import SharedTimerClient
 from unhang._worker.decorate import decorate
-from unhang._worker.timer import Timer
+from unhang._worker.implementation import Timer
 
 __all__ = ["RequestQueue", "TimerClient", "TimerRequest", "TimerServer", "configure", "expires"]
 

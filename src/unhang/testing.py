@@ -183,13 +183,13 @@ class InMemoryWatchdog:
 
     def __enter__(self) -> Self:
         self._before = choose._client
-        choose._client = self.client
+        choose.set_client(self.client)
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        choose._client = self._before
+        choose.set_client(self._before)
 
 
 class _Memory:

@@ -319,14 +319,15 @@ def test_a_decorator_made_before_configure_finds_the_client(unhang_watchdog):
     """Module-level decorators are evaluated on import; what is configured later is used."""
     from unhang._worker import choose
 
-    client, choose._client = choose._client, None
+    client = choose._client
+    choose.set_client(None)
 
     @unhang.expires(after=10, scope="early")
     def live():
         return unhang_watchdog.live
 
     block = unhang.expires(after=10, scope="early block")
-    choose._client = client
+    choose.set_client(client)
     assert live() == ["early"]
     with block as timer:
         assert unhang_watchdog.live == ["early block"]

@@ -27,7 +27,8 @@ sequence        1      how often the slot has been armed or restarted
 timeout         2      nanoseconds; ``deadline - timeout`` is the instant of arming
 ending          3      how its worker is ended, see `ending`; 0: as the watchdog does by default
 length          4      bytes of the scope
-thread          5      the kernel's id of the thread that first used it for this scope: a hint
+thread          5      the kernel's id of a thread: of the one that arms it, if that is compiled, else of the one
+                       that first used it for this scope: a hint
 pretimeout      6      nanoseconds before the deadline at which evidence is recorded; 0: as the watchdog does
 base            7      the sequence at which it was given to this scope
 scope           8-31   UTF-8, 192 bytes at most; longer ones lose their middle
@@ -35,23 +36,25 @@ scope           8-31   UTF-8, 192 bytes at most; longer ones lose their middle
 
 Some facts about the page:
 
-- A slot has one writer at a time, who writes the deadline last. A reader takes the deadline, the rest, and
-  the deadline again: if it is the same both times, all belong to one arming.
+- A slot has one writer at a time. It marks the slot as not armed before it changes anything else, and writes the new
+  deadline last. A reader takes the deadline, the rest, and the deadline again: if it is the same both times, all
+  belong to one arming.
 - A disarmed slot keeps its last deadline beside `NEVER`, so the smallest word of all slots is the earliest
   deadline, and what a slot held last can still be read.
 - Lowering ``wake`` is always safe. The watchdog raises it before it reads the deadlines; a worker stores its
-  deadline before it reads ``wake``. So one of the two sees the other, and an early deadline is not missed, as
-  long as the processor keeps a store and a later load in order. It need not (x86 does not), which loses a
-  kick once in a long while: the deadline is then seen at the watchdog's next beat.
-- One aligned word is stored at once on the processors that Python's memoryviews work on. The order of the
-  stores is the program's on x86; elsewhere only the interpreter's own length stands between them.
+  deadline before it reads ``wake``. So one of the two sees the other, and an early deadline is not missed, if
+  both keep their store and their load in order. Compiled, they do (``_block.c`` argues it). Plain Python leaves it
+  to the processor, which may let a load pass a store: a kick is lost then, once in a long while, and the deadline
+  is seen at the watchdog's next beat.
+- One aligned word is stored at once on the processors that Python's memoryviews work on. In plain Python the order
+  of the stores is the program's on x86; elsewhere only the interpreter's own length stands between them.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 WORD = 8
 MAGIC = int.from_bytes(b"unhang\0\0", "little")
@@ -227,11 +230,16 @@ def read_scope(slot: memoryview) -> str:
     return bytes(slot.cast("B")[SCOPE * WORD : SCOPE * WORD + slot[LENGTH]]).decode()
 
 
+def _no_fence() -> None:
+    """Order nothing."""
+
+
 class PageReader:
     """The watchdog's side of a page, which trusts nothing in it.
 
     Args:
         memory: the page.
+        fence: orders what was stored and read before it, and what is read after it, if there is one.
 
     Attributes:
         deadlines: those of all slots, as `earliest` read them last; others when a timer was armed or disarmed since.
@@ -240,7 +248,8 @@ class PageReader:
         PageError: it is not a page of this version.
     """
 
-    def __init__(self, memory: memoryview) -> None:
+    def __init__(self, memory: memoryview, fence: Callable[[], object] = _no_fence) -> None:
+        self._fence = fence
         self._bytes = memory.cast("B")
         size = len(self._bytes)
         if not SMALLEST_PAGE <= size <= LARGEST_PAGE or size % WORD:
@@ -288,9 +297,10 @@ class PageReader:
         return sum(words.tolist())
 
     def promise(self, wake: int, looked: int) -> None:
-        """Tell the worker when the watchdog will look again, and that it looks now."""
+        """Tell the worker when the watchdog will look again, and that it looks now: before the deadlines are read."""
         self._words[LOOKED] = looked
         self._words[WAKE] = wake
+        self._fence()
 
     def earliest(self) -> int:
         """The earliest deadline; `NEVER` or more when no timer is armed; 0 or less if there is nonsense."""
@@ -325,11 +335,14 @@ class PageReader:
 
     def _read(self, index: int) -> Snapshot | None:
         start = HEADER_WORDS + index * SLOT_WORDS
+        deadline = self._words[start + DEADLINE]
+        self._fence()
         words = self._words[start : start + SCOPE].tolist()
         length = max(0, min(words[LENGTH], SCOPE_BYTES))
         text = (start + SCOPE) * WORD
         scope = bytes(self._bytes[text : text + length])
-        if self._words[start + DEADLINE] != words[DEADLINE]:
+        self._fence()
+        if not deadline == words[DEADLINE] == self._words[start + DEADLINE]:
             return None
         return Snapshot(index, words, scope.decode("utf-8", "replace"))
 

@@ -27,6 +27,7 @@ from unhang._platform.waiter import Waiter
 from unhang._watchdog.kill import refusal_of
 from unhang._watchdog.response import Response
 from unhang._watchdog.watched import Origin, Watched
+from unhang._worker.implementation import fence
 
 logger = logging.getLogger(__name__)
 
@@ -207,7 +208,7 @@ class Reception:
     def _take_pages(self, peer: _Peer, fds: list[int]) -> None:
         pages = peer.watched.pages
         for fd in fds:
-            pages.append(PageReader(memoryview(memfd.map_sealed(fd))))
+            pages.append(PageReader(memoryview(memfd.map_sealed(fd)), fence))
             if sum(page.size for page in pages) > MOST_BYTES:
                 raise PageError(f"a worker has {MOST_BYTES} bytes of pages at most")
 

@@ -7,7 +7,8 @@ import sys
 
 from unhang._core.page import parse_ending
 from unhang._worker.client import ADDRESS, SharedTimerClient
-from unhang._worker.timer import Timer
+from unhang._worker.flags import is_clear, says_no
+from unhang._worker.implementation import Timer, accelerate, use
 from unhang.errors import NoTimerClientError
 
 TYPE_CHECKING = False
@@ -18,13 +19,12 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
+    from unhang._worker.timer import TimerBase
     from unhang.api import Expiration, TimerClient
 
 # Where torchrun tells its workers the named pipe of its FileTimerServer.
 _TORCH_PIPE = "TORCHELASTIC_TIMER_FILE"
 _OBSERVE = "UNHANG_OBSERVE"
-_NO = {"", "0", "false", "f", "no", "n", "off"}
-_YES = {"1", "true", "t", "yes", "y", "on"}
 
 _client: Any = None  # a TimerClient or a SharedTimerClient
 _expiration: Any = None  # the class, once it is loaded
@@ -102,6 +102,11 @@ def expires(
     return _expires(after, scope, client, _getframe(1), options)
 
 
+_SIGNATURE = "expires(after, scope=None, client=None, *, signal=None, grace=None, pretimeout=None)\n--\n\n"
+# For a place or a name that it has seen before, the compiled one does it without coming here.
+expires = accelerate(expires, SharedTimerClient, _SIGNATURE + (expires.__doc__ or ""), "unhang")
+
+
 def _expires(
     after: Any, scope: str | None, client: Any, frame: FrameType, options: dict[str, Any]
 ) -> Timer | Expiration:
@@ -129,11 +134,11 @@ def _load_expiration() -> Any:
     return Expiration
 
 
-def timers_like(timer: Timer) -> Callable[[], AbstractContextManager[object]]:
+def timers_like(timer: TimerBase) -> Callable[[], AbstractContextManager[object]]:
     """Makes timers like this one, each of the client that is the default then, if this one's is the default now."""
     site = timer._site
     if getattr(_client, "sites", None) is not site.slots.sites:
-        return lambda: Timer(site)
+        return lambda: site.slots.timer(site)
     after, scope = timer.after, timer.scope
     signal, grace = parse_ending(site.ending)
     pretimeout = site.pretimeout / 1e9 or None
@@ -157,7 +162,6 @@ def configure(timer_client: Any = _FROM_ENVIRONMENT, *, observe: bool | None = N
 
     Call it once, before threads use `expires`. A forked child keeps the choice.
     """
-    global _client  # noqa: PLW0603 - one client a process is what the contract says
     _leave()
     if timer_client is _FROM_ENVIRONMENT:
         observe = _observes() if observe is None else observe
@@ -169,7 +173,14 @@ def configure(timer_client: Any = _FROM_ENVIRONMENT, *, observe: bool | None = N
             timer_client = embedded.start(observe=observe, on_lost=on_lost)
         if isinstance(timer_client, SharedTimerClient):
             timer_client.connect()
-    _client = timer_client
+    set_client(timer_client)
+
+
+def set_client(client: Any) -> None:
+    """Let `expires` use this client when it is given none; None: none."""
+    global _client  # noqa: PLW0603 - one client a process is what the contract says
+    _client = client
+    use(client.sites if type(client) is SharedTimerClient else None)
 
 
 def _leave() -> None:
@@ -180,12 +191,12 @@ def _leave() -> None:
 
 
 def _observes() -> bool:
-    said = os.environ.get(_OBSERVE, "").lower()
-    if said not in _NO | _YES:
+    said = os.environ.get(_OBSERVE, "")
+    if not is_clear(said):
         import logging
 
         logging.getLogger("unhang").warning("%s is yes or no, not %r: nobody is killed, to be safe", _OBSERVE, said)
-    return said not in _NO
+    return not says_no(said)
 
 
 def _from_environment(*, observe: bool, on_lost: str) -> Any:
@@ -200,9 +211,8 @@ def _from_environment(*, observe: bool, on_lost: str) -> Any:
 
 def _named_by_environment() -> Any:
     """The client for what the environment names; None when it names nothing. From then on it is the default."""
-    global _client  # noqa: PLW0603 - as configure()
     if _client is None and (os.environ.get(ADDRESS) or os.environ.get(_TORCH_PIPE)):
-        _client = _from_environment(observe=_observes(), on_lost="warn")
+        set_client(_from_environment(observe=_observes(), on_lost="warn"))
     return _client
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import time
 
+from unhang._worker.implementation import CHOSEN, Timer
 from unhang._worker.seconds import nanoseconds
 from unhang._worker.slots import Slots
-from unhang._worker.timer import Timer
 from unhang.errors import NoTimerClientError, NotSupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
-    from typing import Self
+    from typing import Any, Self
 
     from unhang._worker.slots import Channel
 
@@ -71,19 +71,19 @@ class SharedTimerClient:
 
         self._set_up(Link(address, on_lost=on_lost, observe=observe, revive=_revive), time.monotonic_ns)
 
-    def _set_up(self, channel: Channel, clock: Callable[[], int]) -> None:
-        self.slots = Slots(channel, clock)
+    def _set_up(self, channel: Channel, clock: Callable[[], int], made_of: Any = CHOSEN) -> None:
+        self.slots = Slots(channel, clock, made_of)
         # What expires() looks a block up in.
         self.sites = self.slots.sites
         self._held: dict[str, Timer] = {}
 
     @classmethod
-    def _over(cls, channel: Channel, clock: Callable[[], int]) -> Self:
-        """A client over another channel and clock, for tests."""
+    def _over(cls, channel: Channel, clock: Callable[[], int], made_of: Any = CHOSEN) -> Self:
+        """A client over another channel and clock, and with another implementation of a block, for tests."""
         client = cls.__new__(cls)
         client.address = "memory"
         client._options = {}
-        client._set_up(channel, clock)
+        client._set_up(channel, clock, made_of)
         return client
 
     def timer(
@@ -114,13 +114,20 @@ class SharedTimerClient:
         if not isinstance(scope, str):
             raise TypeError(f"scope is the name of the timer, a string, not {type(scope).__name__}")
         timeout = nanoseconds(after, "after")
+        key = key or (scope, after)
         if signal is grace is pretimeout is None:
-            return Timer(self.slots.site(key or (scope, after), scope, timeout, source))
-        from unhang._worker.endings import parse  # for those who want it
+            return self.slots.timer(self.slots.site(key, scope, timeout, source))
+        key = (*key, signal, grace, pretimeout)
+        try:
+            site = self.sites.get(key)
+        except TypeError:  # not hashable: parse() says what is wrong
+            site = None
+        if site is None:
+            from unhang._worker.endings import parse  # for those who want it
 
-        ending, early = parse(signal, grace, pretimeout)
-        key = (*(key or (scope, after)), ending, early)
-        return Timer(self.slots.site(key, scope, timeout, source, ending=ending, pretimeout=early))
+            ending, early = parse(signal, grace, pretimeout)
+            site = self.slots.site(key, scope, timeout, source, ending=ending, pretimeout=early)
+        return self.slots.timer(site)
 
     def acquire(self, scope_id: str, expiration_time: float) -> None:
         """Arm the timer ``scope_id`` of this process, to expire at ``expiration_time`` (wall clock, seconds).

@@ -21,7 +21,7 @@ from unhang._platform import memfd
 from unhang._platform.descriptor import Descriptor
 from unhang._platform.self_report import SelfReport
 from unhang._worker.connection import Connection, NotWatchedError
-from unhang._worker.slots import STALE
+from unhang._worker.slot import STALE
 from unhang.errors import NotSupportedError, WatchdogLostError
 
 logger = logging.getLogger("unhang")

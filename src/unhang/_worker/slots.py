@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import os
-import sys
 import weakref
 from _thread import RLock, get_native_id
 
-from unhang._core.page import (
-    DEADLINE,
-    LARGEST_PAGE,
-    MOST_TIMERS,
-    NEVER,
-    SEQUENCE,
-    SMALLEST_PAGE,
-    PageWriter,
-    label,
-    read_scope,
-    scope_bytes,
-)
+from unhang._core.page import DEADLINE, LARGEST_PAGE, MOST_TIMERS, NEVER, SMALLEST_PAGE, PageWriter, label
+from unhang._worker import implementation
 from unhang.errors import TooManyTimersError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Protocol, TypeAlias
+    from typing import Any, Protocol
 
-    # The words of a slot, and those of its page in which the watchdog says when it looks.
-    Place: TypeAlias = tuple[memoryview, memoryview]
+    from unhang._worker.plain import Timer
+    from unhang._worker.slot import Place, SiteBase, SlotBase
 
     class Channel(Protocol):
         """How pages reach the watchdog, and how it is told to look."""
@@ -51,96 +40,8 @@ if TYPE_CHECKING:
             """Leave the watchdog, or, in a forked child, what is the parent's; pages are not used any more."""
 
 
-# Nanoseconds. The watchdog looks each second; when it is so late, the worker finds out whether it is still there.
-STALE = 1_500_000_000
-
 # Scopes that a program makes up as it goes are forgotten when there are so many.
 _MOST_SITES = 4096
-
-
-class Slot:
-    """A slot of a page in the hands of one block, or idle in the list ``free`` of its site.
-
-    A slot that is dropped instead of given back is disarmed: nobody is left who could do it.
-    """
-
-    __slots__ = ("__weakref__", "cell", "count", "free", "spare", "watched")
-
-    def __init__(self, place: Place, free: list[Slot], spare: list[Place]) -> None:
-        self.cell, self.watched = place
-        self.count = self.cell[SEQUENCE]
-        self.free = free
-        self.spare = spare
-
-    def cut_off(self) -> None:
-        """In a forked child: go on with a copy, which nobody watches. The page is the parent's."""
-        self.cell = memoryview(bytearray(self.cell)).cast("q")
-        # Neither early nor late: whoever restarts this has nothing to tell a watchdog.
-        self.watched = UNWATCHED
-        self.free = []
-        self.spare = []
-
-    def __del__(self) -> None:
-        cell = self.cell
-        was_armed = cell[DEADLINE] < NEVER
-        cell[DEADLINE] |= NEVER
-        self.spare.append((cell, self.watched))
-        if was_armed and not sys.is_finalizing():
-            _warn_of_dropped_timer(cell)
-
-
-class _Unwatched:
-    """Stands for the header of a page that nobody watches: any deadline is late enough for it."""
-
-    def __getitem__(self, index: int) -> _Unwatched:
-        return self
-
-    def __le__(self, other: object) -> bool:
-        return True
-
-    def __add__(self, other: object) -> _Unwatched:
-        return self
-
-    __ge__ = __le__
-
-
-UNWATCHED: memoryview = _Unwatched()  # type: ignore[assignment]
-
-
-def _warn_of_dropped_timer(cell: memoryview) -> None:
-    import warnings
-
-    message = f"the armed timer {read_scope(cell)!r} was dropped: it is disarmed now; leave its block or close it"
-    warnings.warn(message, ResourceWarning, stacklevel=1)
-
-
-class Site:
-    """What the timers of one scope and one timeout have in common.
-
-    Attributes:
-        free: idle slots that hold the scope and the timeout already.
-        after: the timeout in nanoseconds.
-        ending: how the worker is ended, as `unhang._core.page.ending` has it.
-        pretimeout: nanoseconds before the deadline at which evidence is recorded; 0: as the watchdog does.
-        slack: how far behind the promised look of the watchdog a deadline lies at most, if there is a watchdog.
-        clock: nanoseconds of the monotonic clock.
-    """
-
-    __slots__ = ("after", "clock", "ending", "free", "label", "pretimeout", "scope", "slack", "slots", "source")
-
-    def __init__(
-        self, slots: Slots, scope: str, after: int, source: object, *, ending: int = 0, pretimeout: int = 0
-    ) -> None:
-        self.slots = slots
-        self.scope = scope
-        self.label = scope_bytes(scope)
-        self.after = after
-        self.slack = after + STALE
-        self.clock = slots.clock
-        self.ending = ending
-        self.pretimeout = pretimeout
-        self.free: list[Slot] = []
-        self.source = source  # keeps alive what the key of this site names by its id
 
 
 class Slots:
@@ -148,12 +49,18 @@ class Slots:
 
     Arming takes a slot from the list of its site and nothing else, as long as there is one. What is here is for
     when there is none.
+
+    Args:
+        channel: how pages reach the watchdog.
+        clock: nanoseconds of the monotonic clock.
+        made_of: the implementation of a block.
     """
 
-    def __init__(self, channel: Channel, clock: Callable[[], int]) -> None:
+    def __init__(self, channel: Channel, clock: Callable[[], int], made_of: Any = implementation.CHOSEN) -> None:
         self.channel = channel
         self.clock = clock
-        self.sites: dict[object, Site] = {}
+        self._made_of = made_of
+        self.sites: dict[object, SiteBase] = {}
         self._start_over()
         _all_slots.add(self)
 
@@ -161,12 +68,12 @@ class Slots:
         self._lock = RLock()
         self._pages: list[PageWriter] = []
         self._spare: list[Place] = []
-        self._retired: list[Slot] = []
-        self._living: weakref.WeakSet[Slot] = weakref.WeakSet()
+        self._retired: list[SlotBase] = []
+        self._living: weakref.WeakSet[SlotBase] = weakref.WeakSet()
 
     def site(
         self, key: object, scope: str, after: int, source: object = None, *, ending: int = 0, pretimeout: int = 0
-    ) -> Site:
+    ) -> SiteBase:
         """The site that is known by ``key``, made if there is none."""
         with self._lock:
             site = self.sites.get(key)
@@ -174,19 +81,25 @@ class Slots:
                 if len(self.sites) >= _MOST_SITES:
                     self._idle()
                     self.sites.clear()
-                site = self.sites[key] = Site(self, scope, after, source, ending=ending, pretimeout=pretimeout)
+                make = self._made_of.Site
+                site = self.sites[key] = make(self, scope, after, source, ending=ending, pretimeout=pretimeout)
             return site
 
-    def take(self, site: Site) -> Slot:
+    def timer(self, site: SiteBase) -> Timer:
+        """A timer for a site."""
+        timer: Timer = self._made_of.Timer(site)
+        return timer
+
+    def take(self, site: SiteBase) -> SlotBase:
         """A slot for a site that has no idle one."""
         with self._lock:
             place = self._place()
             self._label(place[0], site)
-            slot = Slot(place, site.free, self._spare)
+            slot: SlotBase = self._made_of.Slot(place, site.free, self._spare)
             self._living.add(slot)
             return slot
 
-    def _label(self, cell: memoryview, site: Site) -> None:
+    def _label(self, cell: memoryview, site: SiteBase) -> None:
         """Give a slot to a site. Which thread will use it is not known, but it is mostly the one that asks."""
         thread = get_native_id()
         if label(cell, site.label, site.after, ending=site.ending, pretimeout=site.pretimeout, thread=thread):
@@ -200,7 +113,7 @@ class Slots:
         if not self.channel.attend(watched, deadline):
             self.start_over()
 
-    def retire(self, slot: Slot) -> None:
+    def retire(self, slot: SlotBase) -> None:
         """Let the slot, once it is given back, be labelled anew."""
         slot.free = self._retired
 

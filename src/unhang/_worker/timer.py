@@ -1,15 +1,10 @@
-"""What a block does: a `Timer`, which is a few stores into the page.
-
-Sources: the slots of the page are those of `unhang._core.page`. Entering stores the deadline and compares it
-with the instant at which the watchdog will look; leaving marks the slot as not armed. Nothing is sent, locked or
-waited for, unless the watchdog would look too late, or has not looked for too long.
-"""
+"""What a `Timer` is, whichever implementation it has, and what of it is not worth being fast."""
 
 from __future__ import annotations
 
-from unhang._core.page import DEADLINE, NEVER, SEQUENCE, TIMEOUT
+from unhang._core.page import DEADLINE, NEVER, TIMEOUT
 from unhang._worker.seconds import nanoseconds
-from unhang._worker.slots import STALE, UNWATCHED
+from unhang._worker.slot import NO_SLOTS, UNWATCHED
 from unhang.errors import TimerStateError
 
 TYPE_CHECKING = False
@@ -19,7 +14,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, ParamSpec, Self, TypeVar
 
-    from unhang._worker.slots import Site, Slot
+    from unhang._worker.slot import SiteBase, SlotBase
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -27,7 +22,7 @@ if TYPE_CHECKING:
 _SECOND = 1e9
 
 
-class Timer:
+class TimerBase:
     """One block with a timeout: what `unhang.expires` returns for shared timers.
 
     A context manager, for one block at a time and any number of them in turn, and a decorator, which gives each
@@ -35,56 +30,46 @@ class Timer:
 
     Enter, use and leave a timer in one thread, or hand it over as a whole: it is not thread-safe in itself. In a
     child that was forked inside the block, the timer goes on as if nothing had happened, but nobody watches it.
+    Not made to be subclassed.
     """
 
-    # _slot: None before the first block, False behind each. _left: nanoseconds, while the timer is suspended.
-    __slots__ = ("_left", "_site", "_slot")
+    __slots__ = NO_SLOTS
 
-    _slot: Any  # Slot | Literal[False] | None, which would have to be told apart on the hot path
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._slot = None
+    _site: SiteBase
+    _slot: Any  # SlotBase while it is armed or suspended, else what is false
+    _was_entered: bool
+    _left: int  # nanoseconds, while the timer is suspended
 
     def __enter__(self) -> Self:
-        site = self._site
-        if self._slot:
-            raise self._misuse("enter")
-        try:
-            slot = site.free.pop()
-        except IndexError:
-            slot = site.slots.take(site)
-        deadline = site.clock() + site.after
-        slot.count = count = slot.count + 1
-        cell = slot.cell
-        cell[SEQUENCE] = count
-        cell[DEADLINE] = deadline
-        # No call between arming and here: a signal handler that raises leaves no timer armed.
-        self._slot = slot
-        wake = slot.watched[0]
-        if not wake <= deadline <= wake + site.slack:
-            self._attend(slot, deadline)
-        return self
+        """Arm the timer."""
+        raise NotImplementedError
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        slot = self._slot
-        if not slot:
-            raise self._misuse("leave")
-        slot.cell[DEADLINE] |= NEVER
-        self._slot = False
-        slot.free.append(slot)
+        """Disarm the timer."""
+        raise NotImplementedError
 
-    def _attend(self, slot: Slot, deadline: int) -> None:
-        """The watchdog may not look in time: tell it. If that raises, the timer is not armed."""
-        try:
-            self._site.slots.attend(slot.watched, deadline)
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        if slot.watched is UNWATCHED:
-            self._arm_anew()
+    def remaining(self) -> float:
+        """Seconds until the timer expires, negative behind that; while it is suspended, those that it will have.
+
+        Raises:
+            TimerStateError: it is neither armed nor suspended.
+        """
+        raise NotImplementedError
+
+    def restart(self) -> None:
+        """Start the timeout over, from now on, without what the timer was extended by.
+
+        Raises:
+            TimerStateError: the timer is not armed.
+            WatchdogLostError: as on entering.
+        """
+        raise NotImplementedError
+
+    def _move(self, slot: SlotBase, deadline: int, timeout: int) -> None:
+        """Give the slot, armed or suspended, another deadline and another timeout; nanoseconds."""
+        raise NotImplementedError
 
     @property
     def scope(self) -> str:
@@ -101,45 +86,11 @@ class Timer:
         """``created``, ``armed``, ``suspended``, ``expired`` (and not yet killed for it) or ``disarmed``."""
         slot = self._slot
         if not slot:
-            return "created" if slot is None else "disarmed"
+            return "disarmed" if self._was_entered else "created"
         deadline = slot.cell[DEADLINE]
         if deadline >= NEVER:
             return "suspended"
         return "armed" if deadline > self._site.clock() else "expired"
-
-    def remaining(self) -> float:
-        """Seconds until the timer expires, negative behind that; while it is suspended, those that it will have.
-
-        Raises:
-            TimerStateError: it is neither armed nor suspended.
-        """
-        slot = self._slot
-        if not slot:
-            raise self._misuse("ask for the remaining time of")
-        deadline = slot.cell[DEADLINE]
-        left: int = self._left if deadline >= NEVER else deadline - self._site.clock()
-        return left / _SECOND
-
-    def restart(self) -> None:
-        """Start the timeout over, from now on, without what the timer was extended by.
-
-        Raises:
-            TimerStateError: the timer is not armed.
-            WatchdogLostError: as on entering.
-        """
-        slot = self._slot
-        if slot and slot.watched is UNWATCHED:
-            self._arm_anew()
-            return
-        slot = self._armed("restart")
-        site = self._site
-        slot.count = count = slot.count + 1
-        self._move(slot, site.clock() + site.after, site.after, count)
-
-    def _arm_anew(self) -> None:
-        """It was armed before a fork, or its page was lost: from now on it is watched, in a slot of this process's."""
-        self.__exit__(None, None, None)
-        self.__enter__()
 
     def extend(self, seconds: float | timedelta) -> None:
         """Move the deadline into the future by ``seconds``, a number above 0 or a ``timedelta``.
@@ -151,23 +102,9 @@ class Timer:
         more = nanoseconds(seconds, "extend(seconds)")
         slot = self._armed("extend")
         self._site.slots.retire(slot)
-        cell = slot.cell
-        self._move(slot, cell[DEADLINE] + more, cell[TIMEOUT] + more, slot.count)
-
-    def _armed(self, action: str) -> Slot:
-        slot: Slot = self._slot
-        if not slot or slot.cell[DEADLINE] >= NEVER:
-            raise self._misuse(action)
-        return slot
-
-    def _move(self, slot: Slot, deadline: int, timeout: int, count: int) -> None:
-        cell = slot.cell
-        cell[TIMEOUT] = timeout
-        cell[SEQUENCE] = count
-        cell[DEADLINE] = deadline
-        wake = slot.watched[0]
-        if not wake <= deadline <= wake + timeout + STALE:
-            self._site.slots.attend(slot.watched, deadline)
+        deadline = slot.cell[DEADLINE]
+        more = min(more, NEVER - 1 - deadline)
+        self._move(slot, deadline + more, slot.cell[TIMEOUT] + more)
 
     def suspended(self) -> Suspension:
         """A context manager: inside, the timer stands still; behind, it has the time that it had left.
@@ -183,6 +120,27 @@ class Timer:
         """
         return Suspension(self)
 
+    def _attend(self, slot: SlotBase, deadline: int) -> None:
+        """The watchdog may not look in time: tell it. If that raises, the timer is not armed."""
+        try:
+            self._site.slots.attend(slot.watched, deadline)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        if slot.watched is UNWATCHED:
+            self._arm_anew()
+
+    def _arm_anew(self) -> None:
+        """It was armed before a fork, or its page was lost: from now on it is watched, in a slot of this process's."""
+        self.__exit__(None, None, None)
+        self.__enter__()
+
+    def _armed(self, action: str) -> SlotBase:
+        slot: SlotBase = self._slot
+        if not slot or slot.cell[DEADLINE] >= NEVER:
+            raise self._misuse(action)
+        return slot
+
     def _suspend(self) -> None:
         cell = self._armed("suspend").cell
         deadline = cell[DEADLINE]
@@ -197,7 +155,7 @@ class Timer:
         deadline = self._site.clock() + self._left
         # The instant of arming stays: time that the watchdog has to give back is counted from there.
         armed_at = (slot.cell[DEADLINE] & ~NEVER) - slot.cell[TIMEOUT]
-        self._move(slot, deadline, deadline - armed_at, slot.count)
+        self._move(slot, deadline, deadline - armed_at)
 
     def _misuse(self, action: str) -> TimerStateError:
         return TimerStateError(action, self.scope, self.state)
@@ -217,7 +175,7 @@ class Suspension:
 
     __slots__ = ("_timer",)
 
-    def __init__(self, timer: Timer) -> None:
+    def __init__(self, timer: TimerBase) -> None:
         self._timer = timer
 
     def __enter__(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 import unhang
+from unhang._worker.implementation import WHY
 from unhang.errors import UnhangError
 
 # In the order in which they help. Imported when called: `unhang --help` need not pay for what it does not use.
@@ -48,7 +49,7 @@ class _LazyGroup(click.Group):
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(unhang.__version__, prog_name="unhang")
+@click.version_option(unhang.__version__, prog_name="unhang", message=f"%(prog)s, version %(version)s ({WHY})")
 def unhang_command() -> None:
     """Kill a hung worker on time, from outside.
 

@@ -1,0 +1,11 @@
+"""What both implementations of a block are built on: `unhang._worker.plain` and ``_block.c``."""
+
+from __future__ import annotations
+
+from time import monotonic_ns
+
+from unhang._worker.heart import HeartbeatBase
+from unhang._worker.slot import SiteBase, SlotBase
+from unhang._worker.timer import TimerBase
+
+__all__ = ["HeartbeatBase", "SiteBase", "SlotBase", "TimerBase", "monotonic_ns"]

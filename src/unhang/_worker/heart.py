@@ -1,0 +1,80 @@
+"""What a `Heartbeat` is, whichever implementation it has."""
+
+from __future__ import annotations
+
+from unhang._worker.seconds import nanoseconds
+from unhang._worker.slot import NO_SLOTS
+from unhang.errors import TimerStateError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from datetime import timedelta
+    from types import TracebackType
+    from typing import Any, Self
+
+    from unhang._worker.client import SharedTimerClient
+    from unhang.api import TimerClient
+
+
+class HeartbeatBase:
+    """What `heartbeat` returns. To be used by one thread at a time; not watched in a forked child until it beats."""
+
+    __slots__ = NO_SLOTS
+
+    _args: tuple[float | timedelta, str, TimerClient | SharedTimerClient | None]
+    _options: dict[str, Any]
+    _timer: Any
+    _closed: bool
+
+    def __init__(
+        self, after: float | timedelta, scope: str, client: TimerClient | SharedTimerClient | None, **options: Any
+    ) -> None:
+        nanoseconds(after, "after")
+        self._args = (after, scope, client)
+        self._options = options
+        self._timer = None
+        self._closed = False
+
+    def beat(self) -> None:
+        """There was progress: the timeout starts, or starts over.
+
+        Raises:
+            TimerStateError: the heartbeat was closed.
+            NoTimerClientError, WatchdogLostError: as `unhang.expires`.
+        """
+        raise NotImplementedError
+
+    def _begin(self) -> None:
+        """The first beat."""
+        from unhang._worker.choose import expires  # that module needs the implementation, which needs this one
+
+        if self._closed:
+            raise TimerStateError("beat", self._args[1], self.state)
+        timer = expires(*self._args, **self._options)
+        timer.__enter__()
+        self._timer = timer
+
+    def close(self) -> None:
+        """The loop is over: the timer is disarmed. May be called twice."""
+        timer, self._timer = self._timer, None
+        self._closed = True
+        if timer is not None:
+            timer.__exit__(None, None, None)
+
+    @property
+    def state(self) -> str:
+        """``created`` before the first beat, ``armed`` (or ``expired``) behind it, ``closed``."""
+        if self._closed:
+            return "closed"
+        return "created" if self._timer is None else str(self._timer.state)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Heartbeat {self._args[1]!r}, {self.state}>"

@@ -1,0 +1,137 @@
+"""A block in plain Python: the reference for what ``_block.c`` does, and what is used where that is not.
+
+Entering stores the deadline into a slot of the page (`unhang._core.page`), and compares it with the instant at which
+the watchdog will look; leaving marks the slot as not armed. Nothing is sent, locked or waited for, unless the
+watchdog would look too late, or has not looked for too long.
+"""
+
+from __future__ import annotations
+
+from unhang._core.page import DEADLINE, NEVER, SEQUENCE, TIMEOUT
+from unhang._worker.bases import HeartbeatBase, SiteBase, SlotBase, TimerBase
+from unhang._worker.slot import STALE, UNWATCHED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any, Self, TypeVar
+
+    F = TypeVar("F", bound=Callable[..., Any])
+
+_SECOND = 1e9
+
+
+class Slot(SlotBase):
+    """See `SlotBase`."""
+
+    __slots__ = ("__weakref__", "cell", "count", "free", "spare", "watched")
+
+    def _place(self, cell: memoryview, watched: memoryview) -> None:
+        self.cell = cell
+        self.watched = watched
+
+
+class Site(SiteBase):
+    """See `SiteBase`."""
+
+    __slots__ = ("after", "clock", "ending", "free", "label", "pretimeout", "scope", "slack", "slots", "source")
+
+
+class Timer(TimerBase):
+    __doc__ = TimerBase.__doc__
+
+    __slots__ = ("_left", "_site", "_slot")  # _slot is None before the first block, and False behind each
+
+    def __init__(self, site: SiteBase) -> None:
+        self._site = site
+        self._slot = None
+
+    @property
+    def _was_entered(self) -> bool:  # type: ignore[override]
+        return self._slot is not None
+
+    def __enter__(self) -> Self:
+        site = self._site
+        if self._slot:
+            raise self._misuse("enter")
+        try:
+            slot = site.free.pop()
+        except IndexError:
+            slot = site.slots.take(site)
+        deadline = site.clock() + site.after
+        slot.count = count = slot.count + 1
+        cell = slot.cell
+        cell[SEQUENCE] = count
+        cell[DEADLINE] = deadline
+        # No call between arming and here: a signal handler that raises leaves no timer armed.
+        self._slot = slot
+        wake = slot.watched[0]
+        if not wake <= deadline <= wake + site.slack:
+            self._attend(slot, deadline)
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        slot = self._slot
+        if not slot:
+            raise self._misuse("leave")
+        slot.cell[DEADLINE] |= NEVER
+        self._slot = False
+        slot.free.append(slot)
+
+    def remaining(self) -> float:
+        slot = self._slot
+        if not slot:
+            raise self._misuse("ask for the remaining time of")
+        deadline = slot.cell[DEADLINE]
+        left: int = self._left if deadline >= NEVER else deadline - self._site.clock()
+        return left / _SECOND
+
+    def restart(self) -> None:
+        slot = self._slot
+        if slot and slot.watched is UNWATCHED:
+            self._arm_anew()
+            return
+        slot = self._armed("restart")
+        site = self._site
+        deadline = site.clock() + site.after
+        slot.count += 1
+        self._move(slot, deadline, site.after)
+
+    def _move(self, slot: SlotBase, deadline: int, timeout: int) -> None:
+        cell = slot.cell
+        # As if it were disarmed and armed again: nobody takes the old half of it and the new one for a whole.
+        cell[DEADLINE] |= NEVER
+        cell[TIMEOUT] = timeout
+        cell[SEQUENCE] = slot.count
+        cell[DEADLINE] = deadline
+        wake = slot.watched[0]
+        if not wake <= deadline <= wake + timeout + STALE:
+            self._site.slots.attend(slot.watched, deadline)
+
+
+class Heartbeat(HeartbeatBase):
+    __doc__ = HeartbeatBase.__doc__
+
+    __slots__ = ("_args", "_closed", "_options", "_timer")
+
+    def beat(self) -> None:
+        if self._timer is not None:
+            self._timer.restart()
+        else:
+            self._begin()
+
+
+def accelerate(expires: F, client_type: type, text: str, module: str) -> F:  # noqa: ARG001 - as the compiled one
+    """A faster function that does what ``expires`` does, of which text and module are told: here there is none."""
+    return expires
+
+
+def use(sites: object) -> None:
+    """The sites of the client that `unhang.expires` uses when it is given none, or None."""
+
+
+def fence() -> None:
+    """Order what was stored before this call and what is read after it: Python cannot."""

@@ -1,0 +1,133 @@
+"""A slot in the hands of one block, and what the blocks of one scope share: what both implementations have in common.
+
+`unhang._worker.plain` adds the attributes in Python, ``_block.c`` in C.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from unhang._core.page import DEADLINE, NEVER, SEQUENCE, read_scope, scope_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    from unhang._worker.slots import Slots
+
+    # The words of a slot, and those of its page in which the watchdog says when it looks.
+    Place: TypeAlias = tuple[memoryview, memoryview]
+
+# Where the attributes are is for the implementations to say.
+NO_SLOTS: tuple[str, ...] = ()
+
+# Nanoseconds. The watchdog looks each second; when it is so late, the worker finds out whether it is still there.
+STALE = 1_500_000_000
+
+
+class _Unwatched:
+    """Stands for the header of a page that nobody watches: any deadline is late enough for it."""
+
+    def __getitem__(self, index: int) -> _Unwatched:
+        return self
+
+    def __le__(self, other: object) -> bool:
+        return True
+
+    def __add__(self, other: object) -> _Unwatched:
+        return self
+
+    __ge__ = __le__
+
+
+UNWATCHED: memoryview = _Unwatched()  # type: ignore[assignment]
+
+
+class SlotBase:
+    """A slot of a page in the hands of one block, or idle in the list ``free`` of its site.
+
+    A slot that is dropped instead of given back is disarmed: nobody is left who could do it.
+    """
+
+    __slots__ = NO_SLOTS
+
+    cell: memoryview
+    watched: memoryview
+    count: int
+    free: list[SlotBase]
+    spare: list[Place]
+
+    def __init__(self, place: Place, free: list[SlotBase], spare: list[Place]) -> None:
+        self._place(*place)
+        self.count = self.cell[SEQUENCE]
+        self.free = free
+        self.spare = spare
+
+    def _place(self, cell: memoryview, watched: memoryview) -> None:
+        """Use these words from now on."""
+        raise NotImplementedError
+
+    def cut_off(self) -> None:
+        """In a forked child: go on with a copy, which nobody watches. The page is the parent's."""
+        # Neither early nor late: whoever restarts this has nothing to tell a watchdog.
+        self._place(memoryview(bytearray(self.cell)).cast("q"), UNWATCHED)
+        free, self.free = self.free, []
+        self.spare = []
+        # Also where nobody would look for it: a block that is armed later must not be given this slot.
+        free.clear()
+
+    def __del__(self) -> None:
+        cell = self.cell
+        was_armed = cell[DEADLINE] < NEVER
+        cell[DEADLINE] |= NEVER
+        self.spare.append((cell, self.watched))
+        if was_armed and not sys.is_finalizing():
+            _warn_of_dropped_timer(cell)
+
+
+def _warn_of_dropped_timer(cell: memoryview) -> None:
+    import warnings
+
+    message = f"the armed timer {read_scope(cell)!r} was dropped: it is disarmed now; leave its block or close it"
+    warnings.warn(message, ResourceWarning, stacklevel=1)
+
+
+class SiteBase:
+    """What the timers of one scope and one timeout have in common.
+
+    Attributes:
+        free: idle slots that hold the scope and the timeout already.
+        after: the timeout in nanoseconds.
+        ending: how the worker is ended, as `unhang._core.page.ending` has it.
+        pretimeout: nanoseconds before the deadline at which evidence is recorded; 0: as the watchdog does.
+        slack: how far behind the promised look of the watchdog a deadline lies at most, if there is a watchdog.
+        clock: nanoseconds of the monotonic clock.
+    """
+
+    __slots__ = NO_SLOTS
+
+    slots: Slots
+    scope: str
+    label: bytes
+    after: int
+    slack: int
+    clock: Callable[[], int]
+    ending: int
+    pretimeout: int
+    free: list[SlotBase]
+    source: object
+
+    def __init__(
+        self, slots: Slots, scope: str, after: int, source: object, *, ending: int = 0, pretimeout: int = 0
+    ) -> None:
+        self.slots = slots
+        self.scope = scope
+        self.label = scope_bytes(scope)
+        self.after = after
+        self.slack = after + STALE
+        self.clock = slots.clock
+        self.ending = ending
+        self.pretimeout = pretimeout
+        self.free = []
+        self.source = source  # keeps alive what the key of this site names by its id
