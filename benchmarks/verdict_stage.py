@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from unhang._worker.implementation import PURE
 from verdict_table import Case
 from verdict_user import NOBODY, as_contained_root, as_ordinary_user
 
@@ -101,7 +102,11 @@ class Stage:
 
     def _environment(self, home: Path) -> dict[str, str]:
         ours = {"TMPDIR": str(home), "HOME": str(home), "PYTHONPATH": self._path(), "PYTHONDONTWRITEBYTECODE": "1"}
-        theirs = {name: value for name, value in os.environ.items() if not name.startswith(("UNHANG_", "XDG_"))}
+        theirs = {
+            name: value
+            for name, value in os.environ.items()
+            if name == PURE or not name.startswith(("UNHANG_", "XDG_"))
+        }
         return {**theirs, **ours}
 
     def _path(self) -> str:

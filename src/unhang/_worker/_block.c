@@ -1,8 +1,7 @@
-/* A block and its timer in C: what unhang._worker.plain does in Python, in a small part of its time.
-
-   Here is what runs in every block; the rest the types have from Python classes (unhang._worker.bases), as the plain
-   ones do. The layout of the page is that of unhang._core.page: it comes as macros PAGE_... when this is compiled, and
-   is compared again when this is loaded, by unhang._worker.implementation.
+/* A block and its timer in C: what unhang._worker.plain does in Python, in a small part of its time. Here is what runs
+   in every block; the rest the types have from Python classes (unhang._worker.bases), as the plain ones do. The layout
+   is that of unhang._core.page: it comes as macros PAGE_... when this is compiled, and is compared again when this is
+   loaded, by unhang._worker.implementation.
 
    Some facts about the order of loads and stores:
 
@@ -15,9 +14,9 @@
      of it is of one arming. It is a sequence lock with the deadline for a number (H.-J. Boehm, Can seqlocks get along
      with programming language memory models?, 2012).
    - The kick. A worker stores its deadline, then loads `wake`; the watchdog stores `wake`, then loads the deadlines. If
-     neither saw what the other stored, a deadline before `wake` would be found too late. The two here are sequentially
-     consistent, and the watchdog has a fence() between its two: so one of the stores comes before the other side's
-     load. With release and acquire both loads might come first: even x86 lets a load pass a store to another place.
+     neither saw what the other stored, a deadline before `wake` would be found too late. All four are sequentially
+     consistent (the watchdog has a fence() in between), so one of the stores comes before the other side's load. With
+     release and acquire both loads might come first: even x86 lets a load pass a store to another place.
    - Disarming is a release: who sees it sees the arming before it. Nothing waits for it.
 
    Signal handlers of Python run between bytecodes: in __enter__, __exit__ and restart only where those call Python (for
@@ -33,7 +32,6 @@
 #ifndef SPARE_TIMERS
 #define SPARE_TIMERS 32
 #endif
-
 /* What is compared with unhang._core.page when this is loaded. */
 #define LAYOUT(DO) DO(VERSION) DO(SLOT_WORDS) DO(NEVER) DO(DEADLINE) DO(SEQUENCE) DO(TIMEOUT) DO(THREAD)
 #define FORMAT(name) "sL"
@@ -104,14 +102,12 @@ typedef struct {
     int instruction;
     Site *site;
 } Entry;
-
 #define ENTRY_BITS 9
 
 /* One interpreter loads this, once. */
 static struct {
     PyTypeObject *site, *slot, *timer, *heartbeat;
-    PyObject *monotonic_ns, *expires, *expires_doc, *client_type, *default_sites;
-    PyObject *arguments[ASKED], *sites;
+    PyObject *monotonic_ns, *text, *arguments[ASKED], *sites;
     Entry entries[1 << ENTRY_BITS];
     Timer *spare[SPARE_TIMERS + 1];
     int spares;
@@ -194,40 +190,39 @@ static PyMemberDef Site_members[] = {
     {0},
 };
 
-static void view_drop(View *view) {
-    View old = *view;
-    *view = (View){0};
-    if (old.words)
-        PyBuffer_Release(&old.buffer);
-    Py_XDECREF(old.object);
+static void view_drop(View view) {
+    if (view.words)
+        PyBuffer_Release(&view.buffer);
+    Py_XDECREF(view.object);
 }
 
 static void Slot_dealloc(Slot *self) {
     if (self->cell.words && PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
         return;
+    PyObject_GC_UnTrack(self); /* what is called back may start a collection */
     if (self->weak)
         PyObject_ClearWeakRefs((PyObject *)self);
-    view_drop(&self->cell);
-    view_drop(&self->watched);
+    view_drop(self->cell);
+    view_drop(self->watched);
     collected_dealloc((PyObject *)self);
 }
 
-static int view_open(View *view, PyObject *object, Py_ssize_t size) {
-    view_drop(view);
-    if (PyMemoryView_Check(object) && PyObject_GetBuffer(object, &view->buffer, PyBUF_WRITABLE) < 0)
+static int view_set(View *view, PyObject *object, Py_ssize_t size) {
+    View old = *view, new = {.object = object};
+    if (PyMemoryView_Check(object) && PyObject_GetBuffer(object, &new.buffer, PyBUF_WRITABLE) < 0)
         return -1;
-    view->object = Py_NewRef(object);
-    view->words = view->buffer.buf;
-    if (!view->words || (view->buffer.len >= size && (uintptr_t)view->words % sizeof(Word) == 0))
-        return 0;
-    view_drop(view);
-    return PyErr_Format(PyExc_ValueError, "these are not %zd bytes of words", size) ? 0 : -1;
+    Py_INCREF(object);
+    new.words = new.buffer.buf;
+    int is_right = !new.words || (new.buffer.len >= size && (uintptr_t)new.words % sizeof(Word) == 0);
+    *view = is_right ? new : old;
+    view_drop(is_right ? old : new);
+    return is_right || PyErr_Format(PyExc_ValueError, "these are not %zd bytes of words", size) ? 0 : -1;
 }
 
 static PyObject *Slot_place(Slot *self, PyObject *args) {
     PyObject *cell, *watched;
     if (!PyArg_ParseTuple(args, "O!O:_place", &PyMemoryView_Type, &cell, &watched) ||
-        view_open(&self->cell, cell, PAGE_SLOT_BYTES) < 0 || view_open(&self->watched, watched, 2 * sizeof(Word)) < 0)
+        view_set(&self->cell, cell, PAGE_SLOT_BYTES) < 0 || view_set(&self->watched, watched, 2 * sizeof(Word)) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -256,10 +251,10 @@ static Slot *take(Site *site) {
     if (!slot || (Py_IS_TYPE(slot, the.slot) && ((Slot *)slot)->cell.words))
         return (Slot *)slot;
     Py_DECREF(slot);
-    return (Slot *)PyErr_Format(PyExc_TypeError, "what was taken for an idle slot is none");
+    return (Slot *)PyErr_Format(PyExc_TypeError, "this is no idle slot");
 }
 
-/* Takes the reference. A slot that no list takes is spare from then on. */
+/* Takes the reference. */
 static void give_back(Slot *slot) {
     if (slot->free && PyList_CheckExact(slot->free) && PyList_Append(slot->free, (PyObject *)slot) < 0)
         PyErr_Clear();
@@ -267,11 +262,7 @@ static void give_back(Slot *slot) {
 }
 
 static PyObject *misuse(Timer *self, const char *action) {
-    PyObject *error = PyObject_CallMethod((PyObject *)self, "_misuse", "s", action);
-    if (error)
-        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
-    Py_XDECREF(error);
-    return NULL;
+    return PyObject_CallMethod((PyObject *)self, "_refuse", "s", action);
 }
 
 /* The watchdog may not look in time. */
@@ -282,12 +273,15 @@ static int tell(PyObject *whom, const char *method, PyObject *what, int64_t dead
 }
 
 static PyObject *timer_new(Site *site) {
-    Timer *self;
-    if (the.spares)
-        self = (Timer *)PyObject_Init((PyObject *)the.spare[--the.spares], the.timer);
-    else if (!(self = PyObject_GC_New(Timer, the.timer)))
+    Timer *self = the.spares ? the.spare[--the.spares] : NULL;
+    Py_INCREF(site); /* before a collection that a new object may start */
+    if (self)
+        (void)PyObject_Init((PyObject *)self, the.timer);
+    else if (!(self = PyObject_GC_New(Timer, the.timer))) {
+        Py_DECREF(site);
         return NULL;
-    self->site = (Site *)Py_NewRef(site);
+    }
+    self->site = site;
     self->slot = NULL;
     self->left = self->was_entered = 0;
     PyObject_GC_Track(self);
@@ -375,8 +369,9 @@ static PyObject *move(Timer *self, Slot *slot, int64_t deadline, int64_t timeout
 static PyObject *Timer_move(Timer *self, PyObject *args) {
     Slot *slot;
     long long deadline, timeout;
-    int is_right = PyArg_ParseTuple(args, "O!LL:_move", the.slot, &slot, &deadline, &timeout);
-    return is_right ? move(self, slot, deadline, timeout) : NULL;
+    if (!PyArg_ParseTuple(args, "O!LL:_move", the.slot, &slot, &deadline, &timeout))
+        return NULL;
+    return slot->cell.words ? move(self, slot, deadline, timeout) : PyErr_Format(PyExc_ValueError, "it has no words");
 }
 
 static PyObject *Timer_restart(Timer *self, PyObject *Py_UNUSED(ignored)) {
@@ -430,7 +425,7 @@ static PyMemberDef Heartbeat_members[] = {
 
 static Entry *entry_for(const Entry *wanted) {
     PyObject *place = wanted->asked[SCOPE];
-    uint64_t mixed = place && PyUnicode_CheckExact(place) ? (uint64_t)PyObject_Hash(place) : (uintptr_t)place;
+    uint64_t mixed = PyUnicode_CheckExact(place) ? (uint64_t)PyObject_Hash(place) : (uintptr_t)place;
     mixed += (uintptr_t)wanted->asked[AFTER] * UINT64_C(31) + (uint64_t)wanted->instruction * 1021;
     return &the.entries[mixed * UINT64_C(0x9E3779B97F4A7C15) >> (64 - ENTRY_BITS)]; /* Fibonacci hashing */
 }
@@ -441,14 +436,14 @@ static int is_same(const Entry *one, const Entry *other) {
     if (one->instruction != other->instruction || one->asked[AFTER] != other->asked[AFTER] ||
         memcmp(&one->asked[CLIENT], &other->asked[CLIENT], (ASKED - CLIENT) * sizeof(PyObject *)) != 0)
         return 0;
-    int are_texts = scope != its && scope && its && PyUnicode_CheckExact(scope) && PyUnicode_CheckExact(its);
-    return scope == its || (are_texts && PyUnicode_Compare(scope, its) == 0);
+    return scope == its ||
+           (PyUnicode_CheckExact(scope) && PyUnicode_CheckExact(its) && PyUnicode_Compare(scope, its) == 0);
 }
 
 /* What has a type of C that can be hashed stays what it is: its identity says all. */
 static void remember(Entry wanted, Site *site) {
     for (int i = 0; i < ASKED; i++) {
-        PyTypeObject *type = wanted.asked[i] && i != CLIENT ? Py_TYPE(wanted.asked[i]) : &PyFloat_Type;
+        PyTypeObject *type = Py_TYPE(wanted.asked[i == CLIENT ? AFTER : i]);
         if (type->tp_flags & Py_TPFLAGS_HEAPTYPE || type->tp_hash == PyObject_HashNotImplemented)
             return;
     }
@@ -466,40 +461,42 @@ static int parse(PyObject *const *args, Py_ssize_t nargs, PyObject *names, PyObj
         int argument = 0;
         while (argument < ASKED && the.arguments[argument] != PyTuple_GET_ITEM(names, i))
             argument++;
-        if (argument == ASKED || asked[argument])
+        if (argument == ASKED || argument < nargs)
             return 0;
         asked[argument] = args[nargs + i];
     }
-    for (int i = SCOPE; i < ASKED; i++)
-        if (asked[i] == Py_None)
-            asked[i] = NULL;
     return asked[AFTER] != NULL;
 }
 
-static PyObject *expires(PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    Entry wanted = {0};
+/* What expires() works with: a list, which the garbage collection sees through, as it does not through `the`. */
+enum { PLAIN, CLIENT_TYPE, DEFAULT_SITES };
+
+static PyObject *expires(PyObject *with, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    Entry wanted = {.asked = {NULL, Py_None, Py_None, Py_None, Py_None, Py_None}};
     PyObject **asked = wanted.asked, *sites = NULL, *code = NULL, *timer;
     int is_ordinary = parse(args, nargs, names, asked);
-    if (is_ordinary && !asked[CLIENT])
-        sites = Py_XNewRef(the.default_sites);
-    else if (is_ordinary && (PyObject *)Py_TYPE(asked[CLIENT]) == the.client_type)
-        sites = PyObject_GetAttr(asked[CLIENT], the.sites);
-    PyErr_Clear();
+    if (is_ordinary && asked[CLIENT] == Py_None)
+        sites = Py_NewRef(PyList_GET_ITEM(with, DEFAULT_SITES));
+    else if (is_ordinary && (PyObject *)Py_TYPE(asked[CLIENT]) == PyList_GET_ITEM(with, CLIENT_TYPE) &&
+             !(sites = PyObject_GetAttr(asked[CLIENT], the.sites)))
+        PyErr_Clear();
     asked[CLIENT] = sites;
-    PyFrameObject *frame = sites && !asked[SCOPE] ? PyEval_GetFrame() : NULL;
+    PyFrameObject *frame = sites && asked[SCOPE] == Py_None ? PyEval_GetFrame() : NULL;
     if (frame) {
         asked[SCOPE] = code = (PyObject *)PyFrame_GetCode(frame);
         wanted.instruction = PyFrame_GetLasti(frame);
     }
     const Entry *known = entry_for(&wanted);
-    if (sites && is_same(known, &wanted))
+    if (known->site && is_same(known, &wanted))
         timer = timer_new(known->site);
     else {
-        timer = PyObject_Vectorcall(the.expires, args, nargs, names);
-        Site *site = sites && timer && Py_IS_TYPE(timer, the.timer) ? ((Timer *)timer)->site : NULL;
+        timer = PyObject_Vectorcall(PyList_GET_ITEM(with, PLAIN), args, nargs, names);
+        Site *site = timer && Py_IS_TYPE(timer, the.timer) ? ((Timer *)timer)->site : NULL;
         PyObject *its_sites = site && site->slots ? PyObject_GetAttr(site->slots, the.sites) : NULL;
-        if (its_sites == sites && site && asked[SCOPE]) /* nobody has configured another client meanwhile */
+        if (its_sites && its_sites == sites && asked[SCOPE] != Py_None) /* nobody has changed the client meanwhile */
             remember(wanted, site);
+        else if (timer)
+            PyErr_Clear();
         Py_XDECREF(its_sites);
     }
     Py_XDECREF(code);
@@ -507,24 +504,25 @@ static PyObject *expires(PyObject *Py_UNUSED(self), PyObject *const *args, Py_ss
     return timer;
 }
 
-static PyMethodDef expires_method = {
-    "expires", (PyCFunction)(void (*)(void))expires, METH_FASTCALL | METH_KEYWORDS, "",
+static PyObject *use(PyObject *with, PyObject *sites) {
+    return PyList_SetItem(with, DEFAULT_SITES, Py_NewRef(sites)) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+static PyMethodDef expires_methods[] = {
+    {"expires", (PyCFunction)(void (*)(void))expires, METH_FASTCALL | METH_KEYWORDS, ""}, {"use", use, METH_O, ""},
 };
 
 static PyObject *accelerate(PyObject *Py_UNUSED(module), PyObject *args) {
-    PyObject *plain, *client_type, *doc, *name;
-    if (!PyArg_ParseTuple(args, "OO!UU:accelerate", &plain, &PyType_Type, &client_type, &doc, &name) ||
-        !(expires_method.ml_doc = PyUnicode_AsUTF8(doc)))
+    PyObject *plain, *client_type, *text, *name;
+    if (!PyArg_ParseTuple(args, "OO!UU:accelerate", &plain, &PyType_Type, &client_type, &text, &name) ||
+        !(expires_methods[0].ml_doc = PyUnicode_AsUTF8(text)))
         return NULL;
-    the.expires_doc = Py_NewRef(doc);
-    Py_XSETREF(the.expires, Py_NewRef(plain));
-    Py_XSETREF(the.client_type, Py_NewRef(client_type));
-    return PyCFunction_NewEx(&expires_method, NULL, name);
-}
-
-static PyObject *use(PyObject *Py_UNUSED(module), PyObject *sites) {
-    Py_XSETREF(the.default_sites, sites == Py_None ? NULL : Py_NewRef(sites));
-    Py_RETURN_NONE;
+    the.text = Py_NewRef(text);
+    PyObject *with = Py_BuildValue("[OOO]", plain, client_type, Py_None);
+    PyObject *fast = with ? PyCFunction_NewEx(&expires_methods[0], with, name) : NULL;
+    PyObject *told = with ? PyCFunction_NewEx(&expires_methods[1], with, name) : NULL;
+    Py_XDECREF(with);
+    return Py_BuildValue("(NN)", fast, told);
 }
 
 static PyObject *fence(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
@@ -533,7 +531,7 @@ static PyObject *fence(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)
 }
 
 static PyMethodDef functions[] = {
-    {"accelerate", accelerate, METH_VARARGS, ""}, {"use", use, METH_O, ""}, {"fence", fence, METH_NOARGS, ""}, {0},
+    {"accelerate", accelerate, METH_VARARGS, ""}, {"fence", fence, METH_NOARGS, ""}, {0},
 };
 
 static PyType_Slot Site_slots[] = {
@@ -566,7 +564,7 @@ static struct {
 };
 
 static int execute(PyObject *module) {
-    if (the.timer || PyInterpreterState_Get() != PyInterpreterState_Main()) {
+    if (the.site || PyInterpreterState_Get() != PyInterpreterState_Main()) {
         PyErr_SetString(PyExc_ImportError, "the extension is for the main interpreter, and loaded once");
         return -1;
     }

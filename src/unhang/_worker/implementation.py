@@ -12,6 +12,7 @@ from unhang._core import page
 from unhang._worker.flags import says_no
 
 PURE = "UNHANG_PURE"
+COMPILED = "compiled"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,14 +25,14 @@ def _compiled() -> tuple[ModuleType | None, str]:
     if not says_no(os.environ.get(PURE, "")):
         return None, f"plain Python: {PURE} is set"
     try:
-        from unhang._worker import _block  # type: ignore[attr-defined]
+        import unhang._worker._block as _block  # noqa: PLR0402 - it says if it is missing
     except ModuleNotFoundError:
         return None, "plain Python: the extension is not built"
     except ImportError as error:
         return None, f"plain Python: {error}"
     if any(getattr(page, name, None) != value for name, value in _block.LAYOUT.items()):
         return None, "plain Python: the extension was built for another version, install unhang again"
-    return _block, "compiled"
+    return _block, COMPILED
 
 
 def _choose() -> tuple[Any, str]:
@@ -47,9 +48,9 @@ CHOSEN, WHY = _choose()
 """The module, and which one it is and why, for people."""
 
 if TYPE_CHECKING:
-    from unhang._worker.plain import Heartbeat, Site, Slot, Timer, accelerate, fence, use
+    from unhang._worker.plain import Heartbeat, Site, Slot, Timer, accelerate, fence
 else:
     Heartbeat, Site, Slot, Timer = CHOSEN.Heartbeat, CHOSEN.Site, CHOSEN.Slot, CHOSEN.Timer
-    accelerate, fence, use = CHOSEN.accelerate, CHOSEN.fence, CHOSEN.use
+    accelerate, fence = CHOSEN.accelerate, CHOSEN.fence
 
-__all__ = ["CHOSEN", "PURE", "WHY", "Heartbeat", "Site", "Slot", "Timer", "accelerate", "fence", "use"]
+__all__ = ["CHOSEN", "COMPILED", "PURE", "WHY", "Heartbeat", "Site", "Slot", "Timer", "accelerate", "fence"]

@@ -54,7 +54,7 @@ class Timer(TimerBase):
     def __enter__(self) -> Self:
         site = self._site
         if self._slot:
-            raise self._misuse("enter")
+            self._refuse("enter")
         try:
             slot = site.free.pop()
         except IndexError:
@@ -76,7 +76,7 @@ class Timer(TimerBase):
     ) -> None:
         slot = self._slot
         if not slot:
-            raise self._misuse("leave")
+            self._refuse("leave")
         slot.cell[DEADLINE] |= NEVER
         self._slot = False
         slot.free.append(slot)
@@ -84,7 +84,7 @@ class Timer(TimerBase):
     def remaining(self) -> float:
         slot = self._slot
         if not slot:
-            raise self._misuse("ask for the remaining time of")
+            self._refuse("ask for the remaining time of")
         deadline = slot.cell[DEADLINE]
         left: int = self._left if deadline >= NEVER else deadline - self._site.clock()
         return left / _SECOND
@@ -124,13 +124,29 @@ class Heartbeat(HeartbeatBase):
             self._begin()
 
 
-def accelerate(expires: F, client_type: type, text: str, module: str) -> F:  # noqa: ARG001 - as the compiled one
-    """A faster function that does what ``expires`` does, of which text and module are told: here there is none."""
-    return expires
+def accelerate(
+    expires: F,
+    client_type: type,  # noqa: ARG001 - the compiled one needs it
+    text: str,  # noqa: ARG001
+    module: str,  # noqa: ARG001
+) -> tuple[F, Callable[[object], None]]:
+    """A faster function that does what ``expires`` does for the clients of a type, and one that it wants to be told by.
+
+    Args:
+        expires: what it does, and is called for what is new.
+        client_type: the type of clients.
+        text: its signature and docstring.
+        module: where it is to be found.
+
+    Returns:
+        The function, here ``expires`` itself, and one to be called with the sites of the client that is the default
+        from then on, or None.
+    """
+    return expires, _ignore
 
 
-def use(sites: object) -> None:
-    """The sites of the client that `unhang.expires` uses when it is given none, or None."""
+def _ignore(sites: object) -> None:
+    """Looks for itself."""
 
 
 def fence() -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
     from types import TracebackType
-    from typing import Any, ParamSpec, Self, TypeVar
+    from typing import Any, NoReturn, ParamSpec, Self, TypeVar
 
     from unhang._worker.slot import SiteBase, SlotBase
 
@@ -138,7 +138,7 @@ class TimerBase:
     def _armed(self, action: str) -> SlotBase:
         slot: SlotBase = self._slot
         if not slot or slot.cell[DEADLINE] >= NEVER:
-            raise self._misuse(action)
+            self._refuse(action)
         return slot
 
     def _suspend(self) -> None:
@@ -157,8 +157,8 @@ class TimerBase:
         armed_at = (slot.cell[DEADLINE] & ~NEVER) - slot.cell[TIMEOUT]
         self._move(slot, deadline, deadline - armed_at)
 
-    def _misuse(self, action: str) -> TimerStateError:
-        return TimerStateError(action, self.scope, self.state)
+    def _refuse(self, action: str) -> NoReturn:
+        raise TimerStateError(action, self.scope, self.state)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         from unhang._worker.choose import timers_like

@@ -9,6 +9,8 @@ its JSON schema.
 from __future__ import annotations
 
 import enum
+import inspect
+from typing import Any
 
 import msgspec
 
@@ -305,8 +307,18 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def schema() -> dict[str, object]:
-    """The JSON schema of `Report`."""
-    return msgspec.json.schema(Report)
+    """The JSON schema of `Report`: the same with every version of Python, which indent docstrings differently."""
+    return {name: _unindented(part) for name, part in msgspec.json.schema(Report).items()}
+
+
+def _unindented(part: Any) -> Any:
+    if isinstance(part, str):
+        return inspect.cleandoc(part)
+    if isinstance(part, list):
+        return [_unindented(each) for each in part]
+    if isinstance(part, dict):
+        return {name: _unindented(each) for name, each in part.items()}
+    return part
 
 
 def encode(report: Report) -> bytes:
