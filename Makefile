@@ -1,18 +1,25 @@
 # Two commands do all the set-up: `make demo` and `make test`. Each target creates what it needs in .venv, once.
+# Another Python goes into another place: make test PYTHON=python3.12 VENV=.venv-3.12
 
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 # Twice quiet: errors only.
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
+# What the extension is compiled from.
+COMPILED := setup.py src/unhang/_core/page.py $(wildcard src/unhang/_worker/_block.c)
 
-.PHONY: demo test check bench chaos verdict docs peers clean
+.PHONY: demo test test-pure check bench chaos verdict docs peers clean
 
 demo: $(VENV)/.base
 	@$(BIN)/unhang demo
 
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest -n 2
+
+# The same tests of the blocks in plain Python.
+test-pure: $(VENV)/.dev
+	@UNHANG_PURE=1 $(BIN)/python -m pytest -n 2
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff check .
@@ -23,30 +30,34 @@ check: $(VENV)/.dev
 bench: $(VENV)/.peers
 	@$(BIN)/python benchmarks/bench.py --json bench.json
 
+# CHAOS_ARGS=--without-torch leaves out torch's own timers.
 chaos: $(VENV)/.peers
-	@$(BIN)/python benchmarks/chaos.py --json chaos.json
+	@$(BIN)/python benchmarks/chaos.py --json chaos.json $(CHAOS_ARGS)
 
 # Programs that hang, and what the report says of each.
 verdict: $(VENV)/.peers
 	@$(BIN)/python benchmarks/verdict.py --json verdict.json
 
-# What needs a real peer: torch itself, in this process and in others.
+# What needs a real peer: torch itself, in this process and in others; pip and a compiler.
 peers: $(VENV)/.peers
 	@$(BIN)/python -m pytest -n 2 tests/peers
 
 docs: $(VENV)/.docs
 	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build
 
-$(VENV)/.base: pyproject.toml
+# Installing removes an extension that is out of date, also where a new one cannot be built.
+$(VENV)/.base: pyproject.toml $(COMPILED)
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install --editable .
 	@$(BIN)/python -c "import unhang.cli.main"
+	@env -u UNHANG_PURE $(BIN)/python -c "from unhang._worker.implementation import WHY as why; \
+		why == 'compiled' or print(f'unhang: {why}; see docs/howto/install.md')"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base
 	@$(PIP) install 'pip>=25.1'
 	@$(PIP) install --group dev
-	@$(BIN)/python -c "import pytest, hypothesis, sybil, mypy, xdist"
+	@$(BIN)/python -c "import pytest, hypothesis, sybil, mypy, xdist, setuptools"
 	@touch $@
 
 $(VENV)/.peers: $(VENV)/.dev
@@ -60,4 +71,6 @@ $(VENV)/.docs: $(VENV)/.dev
 	@touch $@
 
 clean:
-	@rm -rf $(VENV) build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) .venv .venv-* build dist docs/_build src/unhang.egg-info
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -f src/unhang/_worker/_block.*.so
