@@ -22,10 +22,18 @@ from typing import Any
 
 from rich.console import Console
 
-from bench_channel import MODULES
+from bench_channel import MODULES, PLAIN
 from bench_crowd import Watchdog
 from bench_evidence_tables import evidence_table, siblings_table
-from bench_requirements import Requirement, of_blocks, of_crowds, of_evidence, of_imports, of_lateness
+from bench_requirements import (
+    Requirement,
+    of_blocks,
+    of_crowds,
+    of_evidence,
+    of_imports,
+    of_lateness,
+    of_plain_blocks,
+)
 from bench_shared_tables import (
     anatomy_table,
     crowd_lateness,
@@ -38,11 +46,13 @@ from bench_shared_tables import (
 from bench_tables import (
     block_table,
     import_table,
+    instructions_table,
     lateness_figures,
     lateness_table,
     live_table,
     requests_table,
 )
+from unhang._worker.implementation import COMPILED, PURE, WHY
 
 _HERE = Path(__file__).parent
 _SECTION_LIMIT = 300.0
@@ -52,7 +62,10 @@ _FIRST_BLOCK = "import unhang\nwith unhang.expires(60): pass"
 def _section(script: str, libraries: Sequence[str], *, quick: bool) -> Any:
     """Run the script of a section in an interpreter, session and process group of its own; returns its figures."""
     command = [sys.executable, str(_HERE / script), "--libraries", *libraries, *(["--quick"] if quick else [])]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=_SECTION_LIMIT, start_new_session=True)
+    environment = os.environ | ({PURE: "1"} if PLAIN in libraries else {})
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, check=True, timeout=_SECTION_LIMIT, start_new_session=True, env=environment
+    )
     return json.loads(done.stdout)
 
 
@@ -68,9 +81,20 @@ def _libraries(*, without_torch: bool) -> tuple[list[str], str]:
 
 def _block(console: Console, libraries: Sequence[str], *, quick: bool) -> tuple[Any, list[Requirement]]:
     found = _section("bench_block.py", libraries, quick=quick)
-    console.print("", block_table(found["blocks"]))
-    console.print("", anatomy_table(found["steps"], found["blocks"]))
-    return found, of_blocks(found["blocks"])
+    plain = _section("bench_block.py", [PLAIN], quick=quick)
+    found["plain"] = plain
+    console.print("", block_table(found["blocks"] + [row for row in plain["blocks"] if row["library"]]))
+    console.print("", anatomy_table(plain["steps"], plain["blocks"]))
+    return found, of_blocks(found["blocks"]) if WHY == COMPILED else of_plain_blocks(found["blocks"])
+
+
+def _instructions(console: Console, libraries: Sequence[str], *, quick: bool) -> tuple[Any, list[Requirement]]:  # noqa: ARG001
+    counts = {name: _section("bench_instructions.py", [name], quick=quick) for name in ("unhang", PLAIN)}
+    if all(counts.values()):
+        console.print("", instructions_table(counts))
+    else:
+        console.print("", "Instructions are not counted: there is no valgrind.")
+    return counts, []
 
 
 def _lateness(console: Console, libraries: Sequence[str], *, quick: bool) -> tuple[Any, list[Requirement]]:
@@ -131,6 +155,7 @@ def _run(code: str, environment: dict[str, str]) -> float:
 
 _SECTIONS = {
     "block": _block,
+    "instructions": _instructions,
     "lateness": _lateness,
     "shared": _shared,
     "evidence": _evidence,
@@ -171,7 +196,7 @@ def main() -> int:
     machine = _machine()
     console.print(
         f"Python {platform.python_version()}, {machine['cpus']} CPUs (load {machine['load']:.1f}), "
-        f"{machine['platform']}. {about_torch}"
+        f"{machine['platform']}. unhang: {WHY}. {about_torch}"
     )
     figures: dict[str, Any] = {"machine": machine, "versions": versions, "quick": arguments.quick}
     requirements: list[Requirement] = []

@@ -12,7 +12,8 @@ from typing import Any
 
 import pyperf
 
-AFTER = 60.0
+from bench_empty import AFTER, Empty
+
 LOOP = "the loop around each of these"
 OBJECT = "an empty `with` on a new object"
 WHOLE = "the block"
@@ -41,16 +42,6 @@ timer = Shell(site)
 places = {}
 deadline = site.clock() + site.after
 """
-
-
-class Empty:
-    """A context manager that does nothing."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *exc_info: object) -> None: ...
 
 
 class Shell:

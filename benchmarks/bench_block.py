@@ -21,10 +21,12 @@ from typing import Any
 
 import pyperf
 
-from bench_anatomy import AFTER, Empty, steps
+from bench_anatomy import steps
 from bench_channel import KINDS, SHARED, Channel, kinds, section_arguments, serve
 from bench_child import Child
+from bench_empty import AFTER, Empty
 from bench_hang import serve_as_is
+from unhang._worker.implementation import COMPILED, WHY
 
 DEEP = 30
 _BURST = 0.003
@@ -192,7 +194,7 @@ def _of_client(library: str, kind: str, timer: Any, client: Any) -> list[Alterna
 
 def _alternatives(channels: list[Channel]) -> list[Alternative]:
     found = [Alternative("", peer, "", 1, burst) for peer, burst in PEERS.items()]
-    for timer, library in {channel.timer: channel.library for channel in channels}.items():
+    for timer, library in {channel.timer: channel.library for channel in channels if channel.kind in KINDS}.items():
         found += _of_client(library, "do-nothing", timer, _do_nothing(timer))
     for channel in channels:
         # A block of shared timers is nothing to a server, so KINDS alone are paused for.
@@ -201,10 +203,11 @@ def _alternatives(channels: list[Channel]) -> list[Alternative]:
 
 
 def _of_shared(channel: Channel) -> list[Alternative]:
-    """What only shared timers have: a heartbeat, and the steps of a block."""
-    client = channel.client()
-    beats = Alternative("unhang", SHARED, "a beat()", 1, _beats(channel.timer), lambda: channel.timer.configure(client))
-    return [beats, *(Alternative(_STEP, name, "", 1, burst) for name, burst in steps(client).items())]
+    """What only shared timers have: a heartbeat, and, in plain Python, the steps of a block."""
+    client, timer = channel.client(), channel.timer
+    beats = Alternative(channel.library, SHARED, "a beat()", 1, _beats(timer), lambda: timer.configure(client))
+    parts = {} if WHY == COMPILED else steps(client)
+    return [beats, *(Alternative(_STEP, name, "", 1, burst) for name, burst in parts.items())]
 
 
 def _work(conn: Connection[Any, Any], channels: list[Channel], bursts: int) -> None:

@@ -21,7 +21,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-MODULES = {"unhang": "unhang", "torch": "torch.distributed.elastic.timer"}
+# unhang again, in a process with UNHANG_PURE=1; only its shared timers differ.
+PLAIN = "unhang, plain Python"
+MODULES = {"unhang": "unhang", PLAIN: "unhang", "torch": "torch.distributed.elastic.timer"}
 # What both libraries have; the server gets a request for each arming.
 KINDS = ("queue", "FIFO")
 SHARED = "shared"
@@ -36,6 +38,8 @@ _ITERATION_SECONDS = 0.2
 
 def kinds(library: str) -> tuple[str, ...]:
     """The kinds of timers that a library has."""
+    if library == PLAIN:
+        return (SHARED,)
     return (*KINDS, SHARED) if library == "unhang" else KINDS
 
 
@@ -59,7 +63,7 @@ class Channel:
         self.deadly = signal.SIGTERM if evidence else signal.SIGKILL
         self.timer: Any = importlib.import_module(MODULES[library])
         self._queue = multiprocessing.get_context("fork").Queue() if kind == "queue" else None
-        self.path = str(Path(directory) / f"{library}-{time.monotonic_ns()}")
+        self.path = str(Path(directory) / str(time.monotonic_ns()))
 
     def client(self) -> Any:
         """A client for the process that asks."""

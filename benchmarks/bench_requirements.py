@@ -41,29 +41,48 @@ class Requirement:
 
 
 def of_blocks(rows: Sequence[Row]) -> list[Requirement]:
-    """What a block may cost."""
-    worst = {
-        (client, scope): max(row["us"] for row in rows if _is(row, "unhang", client, scope))
-        for client in ("do-nothing", "shared")
-        for scope in ("named", "unnamed")
-    }
+    """What a compiled block may cost, at the top and deep in the stack."""
+    peers = {row["client"]: row["us"] for row in rows if not row["library"]}
+    empty, setitimer = peers["empty with"], peers["signal.setitimer"]
+    named, unnamed = (_worst(rows, "shared", scope) for scope in ("named", "unnamed"))
+    beat = _worst(rows, "shared", "a beat()")
+    return [
+        _of_contract(rows),
+        Requirement("a block, named, however deep, over an empty `with` on a new object", 0.8, "times", named / empty),
+        Requirement("a block, unnamed, however deep, over the same", 1.0, "times", unnamed / empty),
+        Requirement("a beat() of a heartbeat, over the same", 0.5, "times", beat / empty),
+        Requirement("a block, over signal.setitimer", 0.3, "times", max(named, unnamed) / setitimer),
+        *_of_torch(rows, unnamed, 500.0),
+    ]
+
+
+def of_plain_blocks(rows: Sequence[Row]) -> list[Requirement]:
+    """What a block in plain Python may cost."""
     setitimer = next(row["us"] for row in rows if row["client"] == "signal.setitimer")
-    named, unnamed = worst["shared", "named"], worst["shared", "unnamed"]
-    required = [
-        Requirement(
-            "a block with a contract client that does nothing, unnamed",
-            _DROP_IN_US,
-            "µs",
-            worst["do-nothing", "unnamed"],
-        ),
+    named, unnamed = (_worst(rows, "shared", scope) for scope in ("named", "unnamed"))
+    return [
+        _of_contract(rows),
         Requirement("a block, named, however deep, over signal.setitimer", 1.5, "times", named / setitimer),
         Requirement("a block, unnamed, however deep, over signal.setitimer", 2.0, "times", unnamed / setitimer),
+        *_of_torch(rows, unnamed, 150.0),
     ]
+
+
+def _worst(rows: Sequence[Row], client: str, scope: str) -> float:
+    return float(max(row["us"] for row in rows if _is(row, "unhang", client, scope)))
+
+
+def _of_contract(rows: Sequence[Row]) -> Requirement:
+    cost = _worst(rows, "do-nothing", "unnamed")
+    return Requirement("a block with a contract client that does nothing, unnamed", _DROP_IN_US, "µs", cost)
+
+
+def _of_torch(rows: Sequence[Row], unnamed: float, times: float) -> list[Requirement]:
     torchs = [row["us"] for row in rows if _is(row, "torch", "queue", "unnamed")]
-    if torchs:
-        ratio = min(torchs) / unnamed
-        required.append(Requirement("torch's unnamed block over unhang's", 150.0, "times", ratio, at_least=True))
-    return required
+    if not torchs:
+        return []
+    ratio = min(torchs) / unnamed
+    return [Requirement("torch's unnamed block over unhang's", times, "times", ratio, at_least=True)]
 
 
 def _is(row: Row, library: str, client: str, scope: str) -> bool:

@@ -70,6 +70,20 @@ def _costs(row: Row, unit: dict[str, float]) -> list[str]:
     return [number(cost), number(cost / unit["empty with"]), number(cost / unit["signal.setitimer"])]
 
 
+def instructions_table(counts: dict[str, dict[str, float]]) -> Table:
+    """How many instructions a block takes."""
+    table = table_of(
+        "Instructions of a block, for the worker",
+        "Counted by callgrind, without the loop around each. What a system call does in the kernel is not counted.",
+        ["", *counts, "over an empty `with`"],
+    )
+    first, *_ = counts.values()
+    for name, count in first.items():
+        each = (number(found[name]) if name in found else "" for found in counts.values())
+        table.add_row(name, *each, number(count / first["empty with"]))
+    return table
+
+
 def lateness_figures(late: Sequence[float | None], cap: float) -> Row:
     """Milliseconds; None where more than ``cap`` seconds, since so many workers outlived them."""
     values = [math.inf if value is None else value for value in late]

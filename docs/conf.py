@@ -1,5 +1,9 @@
 """How Sphinx builds the documentation."""
 
+import os
+
+os.environ["UNHANG_PURE"] = "1"  # the plain classes have their docstrings and annotations in one place
+
 import unhang
 
 project = "unhang"
