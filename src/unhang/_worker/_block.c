@@ -48,18 +48,16 @@ typedef struct {
 /* The objects that a type holds, which are its members in Python too. */
 #define SITE_OBJECTS(DO) DO(Site, slots) DO(Site, scope) DO(Site, label) DO(Site, source) DO(Site, clock) DO(Site, free)
 #define SLOT_OBJECTS(DO) DO(Slot, free) DO(Slot, spare)
+#define TIMER_OBJECTS(DO) DO(Timer, site) DO(Timer, slot)
 #define HEARTBEAT_OBJECTS(DO) DO(Heartbeat, _args) DO(Heartbeat, _options) DO(Heartbeat, _timer)
 #define FIELD(Type, name) PyObject *name;
 #define MEMBER(Type, name) {#name, T_OBJECT_EX, offsetof(Type, name), 0, NULL},
 #define VISIT(Type, name) Py_VISIT(self->name);
 #define CLEAR(Type, name) Py_CLEAR(self->name);
-#define COLLECTED(Type, OBJECTS)                                                                                       \
+#define TRAVERSE(Type, OBJECTS)                                                                                        \
     static int Type##_traverse(Type *self, visitproc visit, void *arg) {                                               \
         Py_VISIT(Py_TYPE(self));                                                                                       \
         OBJECTS(VISIT) return 0;                                                                                       \
-    }                                                                                                                  \
-    static int Type##_clear(Type *self) {                                                                              \
-        OBJECTS(CLEAR) return 0;                                                                                       \
     }
 
 typedef struct {
@@ -107,7 +105,7 @@ typedef struct {
 /* One interpreter loads this, once. */
 static struct {
     PyTypeObject *site, *slot, *timer, *heartbeat;
-    PyObject *monotonic_ns, *text, *arguments[ASKED], *sites;
+    PyObject *monotonic_ns, *warn, *text, *arguments[ASKED], *sites;
     Entry entries[1 << ENTRY_BITS];
     Timer *spare[SPARE_TIMERS + 1];
     int spares;
@@ -153,9 +151,14 @@ static int read_clock(Site *site, int64_t *now) {
     return *now == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
-COLLECTED(Site, SITE_OBJECTS)
-COLLECTED(Slot, SLOT_OBJECTS)
-COLLECTED(Heartbeat, HEARTBEAT_OBJECTS)
+TRAVERSE(Site, SITE_OBJECTS)
+TRAVERSE(Slot, SLOT_OBJECTS)
+TRAVERSE(Timer, TIMER_OBJECTS)
+TRAVERSE(Heartbeat, HEARTBEAT_OBJECTS)
+
+static int Heartbeat_clear(Heartbeat *self) {
+    HEARTBEAT_OBJECTS(CLEAR) return 0;
+}
 
 static void entry_set(Entry *entry, Entry new) {
     Entry old = *entry;
@@ -166,11 +169,11 @@ static void entry_set(Entry *entry, Entry new) {
         Py_XDECREF(i == CLIENT ? NULL : old.asked[i]);
 }
 
-static int Site_forget(Site *self) {
+static int Site_clear(Site *self) {
     for (int i = 0; i < 1 << ENTRY_BITS; i++)
         if (the.entries[i].site == self)
             entry_set(&the.entries[i], (Entry){0});
-    return Site_clear(self);
+    SITE_OBJECTS(CLEAR) return 0;
 }
 
 static void collected_dealloc(PyObject *self) {
@@ -196,15 +199,34 @@ static void view_drop(View view) {
     Py_XDECREF(view.object);
 }
 
+/* Takes the reference to the item. What the list does not take is dropped. */
+static void append(PyObject *list, PyObject *item) {
+    if (item && list && PyList_CheckExact(list) && PyList_Append(list, item) < 0)
+        PyErr_Clear();
+    Py_XDECREF(item);
+}
+
 static void Slot_dealloc(Slot *self) {
-    if (self->cell.words && PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
-        return;
-    PyObject_GC_UnTrack(self); /* what is called back may start a collection */
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject *error[3], *told = NULL;
+    int is_armed = self->cell.words && load(&self->cell, PAGE_DEADLINE) < PAGE_NEVER;
+    if (is_armed)
+        mark_as_not_armed(self);
+    PyObject_GC_UnTrack(self); /* what is called may start a collection */
+    PyErr_Fetch(&error[0], &error[1], &error[2]);
+    if (is_armed && !(told = PyObject_CallOneArg(the.warn, self->cell.object)))
+        PyErr_WriteUnraisable(the.warn);
+    Py_XDECREF(told);
+    if (self->cell.words)
+        append(self->spare, PyTuple_Pack(2, self->cell.object, self->watched.object));
     if (self->weak)
         PyObject_ClearWeakRefs((PyObject *)self);
+    PyErr_Restore(error[0], error[1], error[2]);
     view_drop(self->cell);
     view_drop(self->watched);
-    collected_dealloc((PyObject *)self);
+    SLOT_OBJECTS(CLEAR)
+    type->tp_free(self);
+    Py_DECREF(type);
 }
 
 static int view_set(View *view, PyObject *object, Py_ssize_t size) {
@@ -254,17 +276,6 @@ static Slot *take(Site *site) {
     return (Slot *)PyErr_Format(PyExc_TypeError, "this is no idle slot");
 }
 
-/* Takes the reference. */
-static void give_back(Slot *slot) {
-    if (slot->free && PyList_CheckExact(slot->free) && PyList_Append(slot->free, (PyObject *)slot) < 0)
-        PyErr_Clear();
-    Py_DECREF(slot);
-}
-
-static PyObject *misuse(Timer *self, const char *action) {
-    return PyObject_CallMethod((PyObject *)self, "_refuse", "s", action);
-}
-
 /* The watchdog may not look in time. */
 static int tell(PyObject *whom, const char *method, PyObject *what, int64_t deadline) {
     PyObject *done = PyObject_CallMethod(whom, method, "OL", what, (long long)deadline);
@@ -293,13 +304,6 @@ static PyObject *Timer_new(PyTypeObject *Py_UNUSED(type), PyObject *args, PyObje
     return PyArg_ParseTuple(args, "O!:Timer", the.site, &site) ? timer_new(site) : NULL;
 }
 
-static int Timer_traverse(Timer *self, visitproc visit, void *arg) {
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->site);
-    Py_VISIT(self->slot);
-    return 0;
-}
-
 static void Timer_dealloc(Timer *self) {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
@@ -312,48 +316,46 @@ static void Timer_dealloc(Timer *self) {
     Py_DECREF(type);
 }
 
+/* Returns whether it was armed or suspended. */
+static int leave(Timer *self) {
+    Slot *slot = self->slot;
+    if (!slot)
+        return 0;
+    mark_as_not_armed(slot);
+    self->slot = NULL;
+    append(slot->free, (PyObject *)slot);
+    return 1;
+}
+
 static PyObject *Timer_enter(Timer *self, PyObject *Py_UNUSED(ignored)) {
     Site *site = self->site;
     int64_t now;
     if (self->slot)
-        return misuse(self, "enter");
+        return PyObject_CallMethod((PyObject *)self, "_refuse", "s", "enter");
     Slot *slot = take(site);
     if (!slot || read_clock(site, &now) < 0) {
         Py_XDECREF(slot);
         return NULL;
     }
     if (self->slot) { /* a signal handler has entered it meanwhile */
-        give_back(slot);
-        return misuse(self, "enter");
+        append(slot->free, (PyObject *)slot);
+        return PyObject_CallMethod((PyObject *)self, "_refuse", "s", "enter");
     }
     slot->count++;
     self->slot = slot;
     self->was_entered = 1;
     if (arm(slot, now + site->after, site->after, site->slack) &&
         tell((PyObject *)self, "_attend", (PyObject *)slot, now + site->after) < 0)
-        return NULL;
+        return leave(self), NULL;
     return Py_NewRef(self);
 }
 
-static PyObject *Timer_exit(Timer *self, PyObject *const *Py_UNUSED(args), Py_ssize_t nargs) {
-    Slot *slot = self->slot;
+static PyObject *Timer_exit(Timer *self, PyObject *const *args, Py_ssize_t nargs) {
     if (nargs != 3)
         return PyErr_Format(PyExc_TypeError, "__exit__() takes 3 arguments, not %zd", nargs);
-    if (!slot)
-        return misuse(self, "leave");
-    mark_as_not_armed(slot);
-    self->slot = NULL;
-    give_back(slot);
+    if (!leave(self) && args[0] == Py_None) /* an exception of the block comes out as it went in */
+        return PyObject_CallMethod((PyObject *)self, "_refuse", "s", "leave");
     Py_RETURN_NONE;
-}
-
-static PyObject *Timer_remaining(Timer *self, PyObject *Py_UNUSED(ignored)) {
-    int64_t now, deadline = self->slot ? load(&self->slot->cell, PAGE_DEADLINE) : 0;
-    if (!self->slot)
-        return misuse(self, "ask for the remaining time of");
-    if (deadline >= PAGE_NEVER)
-        return PyFloat_FromDouble((double)self->left / 1e9);
-    return read_clock(self->site, &now) < 0 ? NULL : PyFloat_FromDouble((double)(deadline - now) / 1e9);
 }
 
 /* Marked as if it were armed anew: nobody takes one half of it and the other for a whole. */
@@ -371,7 +373,7 @@ static PyObject *Timer_move(Timer *self, PyObject *args) {
     long long deadline, timeout;
     if (!PyArg_ParseTuple(args, "O!LL:_move", the.slot, &slot, &deadline, &timeout))
         return NULL;
-    return slot->cell.words ? move(self, slot, deadline, timeout) : PyErr_Format(PyExc_ValueError, "it has no words");
+    return slot == self->slot ? move(self, slot, deadline, timeout) : Py_NewRef(Py_None); /* its block was left */
 }
 
 static PyObject *Timer_restart(Timer *self, PyObject *Py_UNUSED(ignored)) {
@@ -379,10 +381,10 @@ static PyObject *Timer_restart(Timer *self, PyObject *Py_UNUSED(ignored)) {
     Slot *slot = self->slot;
     if (slot && !slot->watched.words)
         return PyObject_CallMethod((PyObject *)self, "_arm_anew", NULL);
-    if (read_clock(self->site, &now) < 0)
-        return NULL;
-    if (!slot || slot != self->slot || load(&slot->cell, PAGE_DEADLINE) >= PAGE_NEVER)
-        return misuse(self, "restart");
+    if (!slot || load(&slot->cell, PAGE_DEADLINE) >= PAGE_NEVER)
+        return PyObject_CallMethod((PyObject *)self, "_refuse", "s", "restart");
+    if (read_clock(self->site, &now) < 0 || slot != self->slot)
+        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
     slot->count++;
     return move(self, slot, now + self->site->after, self->site->after);
 }
@@ -391,7 +393,6 @@ static PyMethodDef Timer_methods[] = {
     {"__enter__", (PyCFunction)Timer_enter, METH_NOARGS, "__enter__($self)\n--\n\n"},
     {"__exit__", (PyCFunction)(void (*)(void))Timer_exit, METH_FASTCALL,
      "__exit__($self, exc_type, exc, traceback, /)\n--\n\n"},
-    {"remaining", (PyCFunction)Timer_remaining, METH_NOARGS, "remaining($self)\n--\n\n"},
     {"restart", (PyCFunction)Timer_restart, METH_NOARGS, "restart($self)\n--\n\n"},
     {"_move", (PyCFunction)Timer_move, METH_VARARGS, NULL},
     {0},
@@ -535,11 +536,11 @@ static PyMethodDef functions[] = {
 };
 
 static PyType_Slot Site_slots[] = {
-    {Py_tp_traverse, Site_traverse}, {Py_tp_clear, Site_forget}, {Py_tp_dealloc, collected_dealloc},
+    {Py_tp_traverse, Site_traverse}, {Py_tp_clear, Site_clear}, {Py_tp_dealloc, collected_dealloc},
     {Py_tp_members, Site_members}, {0},
 };
 static PyType_Slot Slot_slots[] = {
-    {Py_tp_traverse, Slot_traverse}, {Py_tp_clear, Slot_clear}, {Py_tp_dealloc, Slot_dealloc},
+    {Py_tp_traverse, Slot_traverse}, {Py_tp_dealloc, Slot_dealloc},
     {Py_tp_members, Slot_members}, {Py_tp_methods, Slot_methods}, {0},
 };
 static PyType_Slot Timer_slots[] = {
@@ -575,6 +576,7 @@ static int execute(PyObject *module) {
     PyObject *bases = PyImport_ImportModule("unhang._worker.bases");
     if (!layout || !bases || PyModule_AddObjectRef(module, "LAYOUT", layout) < 0 ||
         !(the.monotonic_ns = PyObject_GetAttrString(bases, "monotonic_ns")) ||
+        !(the.warn = PyObject_GetAttrString(bases, "warn_of_dropped_timer")) ||
         !(the.sites = PyUnicode_InternFromString("sites")))
         return -1;
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {

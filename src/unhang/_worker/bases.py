@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic_ns
 
 from unhang._worker.heart import HeartbeatBase
-from unhang._worker.slot import SiteBase, SlotBase
+from unhang._worker.slot import SiteBase, SlotBase, warn_of_dropped_timer
 from unhang._worker.timer import TimerBase
 
-__all__ = ["HeartbeatBase", "SiteBase", "SlotBase", "TimerBase", "monotonic_ns"]
+__all__ = ["HeartbeatBase", "SiteBase", "SlotBase", "TimerBase", "monotonic_ns", "warn_of_dropped_timer"]

@@ -51,8 +51,16 @@ class HeartbeatBase:
         if self._closed:
             raise TimerStateError("beat", self._args[1], self.state)
         timer = expires(*self._args, **self._options)
-        timer.__enter__()
-        self._timer = timer
+        try:
+            timer.__enter__()
+        except BaseException:
+            if getattr(timer, "_slot", None):  # a signal handler that raises came behind the arming
+                timer.__exit__(None, None, None)
+            raise
+        if self._closed or self._timer is not None:  # a signal handler has closed it, or has had the first beat
+            timer.__exit__(None, None, None)
+        else:
+            self._timer = timer
 
     def close(self) -> None:
         """The loop is over: the timer is disarmed. May be called twice."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from unhang._core.page import DEADLINE, NEVER, SEQUENCE, TIMEOUT
 from unhang._worker.bases import HeartbeatBase, SiteBase, SlotBase, TimerBase
-from unhang._worker.slot import STALE, UNWATCHED
+from unhang._worker.slot import STALE, UNWATCHED, warn_of_dropped_timer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self, TypeVar
 
-    F = TypeVar("F", bound=Callable[..., Any])
+    from unhang._worker.slot import Place
 
-_SECOND = 1e9
+    F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Slot(SlotBase):
@@ -30,6 +30,31 @@ class Slot(SlotBase):
     def _place(self, cell: memoryview, watched: memoryview) -> None:
         self.cell = cell
         self.watched = watched
+
+    def __del__(self) -> None:
+        if not hasattr(self, "cell"):
+            return
+        cell = self.cell
+        is_armed = cell[DEADLINE] < NEVER
+        cell[DEADLINE] |= NEVER
+        back = _Return()
+        back.place = (cell, self.watched)
+        back.spare, self.spare = self.spare, back  # type: ignore[assignment]
+        if is_armed:
+            warn_of_dropped_timer(cell)
+
+
+class _Return:
+    """Gives a place back when its slot is gone: that may live on behind ``__del__``, in a generator that is closed."""
+
+    __slots__ = ("place", "spare")
+
+    place: Place
+    spare: list[Place]
+
+    def __del__(self) -> None:
+        if hasattr(self, "spare"):
+            self.spare.append(self.place)
 
 
 class Site(SiteBase):
@@ -68,7 +93,12 @@ class Timer(TimerBase):
         self._slot = slot
         wake = slot.watched[0]
         if not wake <= deadline <= wake + site.slack:
-            self._attend(slot, deadline)
+            try:
+                self._attend(slot, deadline)
+            except BaseException:
+                if self._slot:
+                    self.__exit__(None, None, None)
+                raise
         return self
 
     def __exit__(
@@ -76,18 +106,12 @@ class Timer(TimerBase):
     ) -> None:
         slot = self._slot
         if not slot:
-            self._refuse("leave")
+            if exc_type is None:
+                self._refuse("leave")
+            return  # an exception of the block comes out as it went in
         slot.cell[DEADLINE] |= NEVER
         self._slot = False
         slot.free.append(slot)
-
-    def remaining(self) -> float:
-        slot = self._slot
-        if not slot:
-            self._refuse("ask for the remaining time of")
-        deadline = slot.cell[DEADLINE]
-        left: int = self._left if deadline >= NEVER else deadline - self._site.clock()
-        return left / _SECOND
 
     def restart(self) -> None:
         slot = self._slot
@@ -97,10 +121,13 @@ class Timer(TimerBase):
         slot = self._armed("restart")
         site = self._site
         deadline = site.clock() + site.after
-        slot.count += 1
+        if slot is self._slot:
+            slot.count += 1
         self._move(slot, deadline, site.after)
 
     def _move(self, slot: SlotBase, deadline: int, timeout: int) -> None:
+        if slot is not self._slot:
+            return  # a signal handler has left its block meanwhile
         cell = slot.cell
         # As if it were disarmed and armed again: nobody takes the old half of it and the new one for a whole.
         cell[DEADLINE] |= NEVER

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from unhang._core.page import DEADLINE, NEVER, SEQUENCE, read_scope, scope_bytes
+from unhang._core.page import SEQUENCE, read_scope, scope_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,11 +58,14 @@ class SlotBase:
     free: list[SlotBase]
     spare: list[Place]
 
-    def __init__(self, place: Place, free: list[SlotBase], spare: list[Place]) -> None:
-        self._place(*place)
-        self.count = self.cell[SEQUENCE]
+    def __init__(self, free: list[SlotBase], spare: list[Place]) -> None:
         self.free = free
         self.spare = spare
+
+    def put(self, cell: memoryview, watched: memoryview) -> None:
+        """Use this place, and give it back in the end."""
+        self._place(cell, watched)
+        self.count = cell[SEQUENCE]
 
     def _place(self, cell: memoryview, watched: memoryview) -> None:
         """Use these words from now on."""
@@ -77,16 +80,10 @@ class SlotBase:
         # Also where nobody would look for it: a block that is armed later must not be given this slot.
         free.clear()
 
-    def __del__(self) -> None:
-        cell = self.cell
-        was_armed = cell[DEADLINE] < NEVER
-        cell[DEADLINE] |= NEVER
-        self.spare.append((cell, self.watched))
-        if was_armed and not sys.is_finalizing():
-            _warn_of_dropped_timer(cell)
 
-
-def _warn_of_dropped_timer(cell: memoryview) -> None:
+def warn_of_dropped_timer(cell: memoryview) -> None:
+    if sys.is_finalizing():
+        return
     import warnings
 
     message = f"the armed timer {read_scope(cell)!r} was dropped: it is disarmed now; leave its block or close it"

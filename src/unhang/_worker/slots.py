@@ -82,7 +82,8 @@ class Slots:
                     self._idle()
                     self.sites.clear()
                 make = self._made_of.Site
-                site = self.sites[key] = make(self, scope, after, source, ending=ending, pretimeout=pretimeout)
+                site = make(self, scope, after, source, ending=ending, pretimeout=pretimeout)
+                site = self.sites.setdefault(key, site)  # a signal handler may have been faster
             return site
 
     def timer(self, site: SiteBase) -> Timer:
@@ -93,10 +94,17 @@ class Slots:
     def take(self, site: SiteBase) -> SlotBase:
         """A slot for a site that has no idle one."""
         with self._lock:
-            place = self._place()
-            self._label(place[0], site)
-            slot: SlotBase = self._made_of.Slot(place, site.free, self._spare)
+            slot: SlotBase = self._made_of.Slot(site.free, self._spare)
             self._living.add(slot)
+            # From here on no place is without an owner: a signal handler that raises loses none.
+            place = self._place()
+            try:
+                slot.put(*place)
+            except BaseException:
+                if not hasattr(slot, "cell"):
+                    self._spare.append(place)
+                raise
+            self._label(place[0], site)
             return slot
 
     def _label(self, cell: memoryview, site: SiteBase) -> None:
@@ -122,7 +130,11 @@ class Slots:
         return self._spare_place() or self._unused_place() or self._idle_place() or self._new_place()
 
     def _spare_place(self) -> Place | None:
-        return self._spare.pop() if self._spare else None
+        if not self._spare:
+            return None
+        place = self._spare[-1]
+        del self._spare[-1]  # no call, see take()
+        return place
 
     def _unused_place(self) -> Place | None:
         if not self._pages:

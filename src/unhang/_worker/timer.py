@@ -50,14 +50,6 @@ class TimerBase:
         """Disarm the timer."""
         raise NotImplementedError
 
-    def remaining(self) -> float:
-        """Seconds until the timer expires, negative behind that; while it is suspended, those that it will have.
-
-        Raises:
-            TimerStateError: it is neither armed nor suspended.
-        """
-        raise NotImplementedError
-
     def restart(self) -> None:
         """Start the timeout over, from now on, without what the timer was extended by.
 
@@ -92,6 +84,19 @@ class TimerBase:
             return "suspended"
         return "armed" if deadline > self._site.clock() else "expired"
 
+    def remaining(self) -> float:
+        """Seconds until the timer expires, negative behind that; while it is suspended, those that it will have.
+
+        Raises:
+            TimerStateError: it is neither armed nor suspended.
+        """
+        slot = self._slot
+        if not slot:
+            self._refuse("ask for the remaining time of")
+        deadline = slot.cell[DEADLINE]
+        left: int = self._left if deadline >= NEVER else deadline - self._site.clock()
+        return left / _SECOND
+
     def extend(self, seconds: float | timedelta) -> None:
         """Move the deadline into the future by ``seconds``, a number above 0 or a ``timedelta``.
 
@@ -121,12 +126,8 @@ class TimerBase:
         return Suspension(self)
 
     def _attend(self, slot: SlotBase, deadline: int) -> None:
-        """The watchdog may not look in time: tell it. If that raises, the timer is not armed."""
-        try:
-            self._site.slots.attend(slot.watched, deadline)
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
+        """The watchdog may not look in time: tell it."""
+        self._site.slots.attend(slot.watched, deadline)
         if slot.watched is UNWATCHED:
             self._arm_anew()
 
@@ -142,10 +143,11 @@ class TimerBase:
         return slot
 
     def _suspend(self) -> None:
-        cell = self._armed("suspend").cell
-        deadline = cell[DEADLINE]
+        slot = self._armed("suspend")
+        deadline = slot.cell[DEADLINE]
         self._left = deadline - self._site.clock()
-        cell[DEADLINE] = deadline | NEVER
+        if slot is self._slot:  # no signal handler has left its block meanwhile
+            slot.cell[DEADLINE] = deadline | NEVER
 
     def _resume(self) -> None:
         slot = self._slot
