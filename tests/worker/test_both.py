@@ -1,0 +1,315 @@
+"""One implementation of a block against the other: the same operations leave the same bytes, and say the same."""
+
+import contextlib
+import gc
+import importlib
+import sys
+import sysconfig
+import warnings
+from datetime import timedelta
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from unhang._core.page import PageWriter
+from unhang._worker import plain, slots
+from unhang._worker.client import SharedTimerClient
+from unhang.errors import TimerStateError, WatchdogLostError
+
+SECOND = 1_000_000_000
+FEW_SITES = 6
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled():
+    """There is the extension: a failure if it could have been built, a skip where there is none."""
+    if sys.platform != "linux" or sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
+        pytest.skip("there is no extension for this interpreter")
+    try:
+        importlib.import_module("unhang._worker._block")
+    except ImportError as error:
+        pytest.fail(f"the extension is not built, `make test` does it: {error}")
+
+
+@pytest.fixture(autouse=True)
+def few_sites(monkeypatch):
+    """Scopes are forgotten soon; and garbage is collected when a test says so: both worlds see it at the same step."""
+    monkeypatch.setattr(slots, "_MOST_SITES", FEW_SITES)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    yield
+    gc.enable()
+    gc.unfreeze()
+
+
+class World:
+    """A client with one implementation, over a channel that writes down what it is told, and a clock."""
+
+    def __init__(self, made_of):
+        self.made_of = made_of
+        self.now = 1_000_000 * SECOND
+        self.lost = self.gone = False
+        self.told = []
+        self.pages = []
+        self.memory = []
+        self.timers = []
+        self.suspensions = []
+        self.hearts = []
+        self.client = SharedTimerClient._over(self, lambda: self.now, made_of)
+
+    def new_page(self, size):
+        self.told.append(("new page", size))
+        self._fail()
+        self.memory.append(bytearray(size))
+        self.pages.append(PageWriter(self.memory[-1]))
+        return self.pages[-1]
+
+    def attend(self, watched, deadline):
+        (page,) = [number for number, page in enumerate(self.pages) if page.watched is watched]
+        self.told.append(("attend", page, watched.tolist(), deadline))
+        self._fail()
+        return not self.gone
+
+    def abandon(self):
+        self.told.append(("abandon",))
+        self.gone = False
+
+    def _fail(self):
+        if self.lost:
+            raise WatchdogLostError("memory", "gone")
+
+    def promise(self, wake, looked):
+        for page in self.pages:
+            page.watched[0], page.watched[1] = wake, looked
+
+    def heartbeat(self, after, scope):
+        # An option keeps expires() from taking a timer of the other implementation.
+        return self.made_of.Heartbeat(after, scope, self.client, signal="SIGINT", grace=None, pretimeout=None)
+
+    def look(self):
+        """All that can be seen from outside."""
+        timers = [(t.scope, t.after, t.state, repr(t), outcome(t.remaining)) for t in self.timers]
+        hearts = [(h.state, repr(h)) for h in self.hearts]
+        used = [page.used for page in self.pages]
+        return timers, hearts, used, self.told, sorted(map(str, self.client.sites))
+
+    def end(self):
+        for timer in self.timers:
+            timer.__exit__(LookupError, None, None)
+        for heart in self.hearts:
+            with contextlib.suppress(TimerStateError):  # arming it anew has failed
+                heart.close()
+
+
+def outcome(action):
+    """What an action returns, or raises, and what it warns of."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            result = action()
+        except Exception as error:  # noqa: BLE001 - whatever it is, both raise it
+            result = (type(error), str(error))
+    # Whether a page has a timer of this kind is to be seen there.
+    return (None if "Timer" in type(result).__name__ else result), [str(one.message) for one in told]
+
+
+AFTERS = st.sampled_from([1, 1.0, True, 60, 60.5, 1e-9, Fraction(1, 2), timedelta(seconds=60), timedelta(milliseconds=1)])
+NO_AFTERS = st.sampled_from([0, -1, float("nan"), float("inf"), 1e11, "60", None, [60], 1j, timedelta(0)])
+SCOPES = st.sampled_from(["a", "b", "ü" * 150, "", "step \ud800", "x" * 192]) | st.text(max_size=3)
+NO_SCOPES = st.sampled_from([7, b"step", None, ["step"]])
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "signal": st.sampled_from([None, "SIGINT", "term", 10, "none"]),
+        "grace": st.sampled_from([None, 0, 1, 0.5, timedelta(seconds=1)]),
+        "pretimeout": st.sampled_from([None, 1, 30.0]),
+    },
+)
+NO_OPTIONS = st.sampled_from([{"signal": "SIGSTOP"}, {"signal": 1.5}, {"grace": -1}, {"pretimeout": 0}, {"grace": []}])
+WORDS = st.integers(-(2**63), 2**63 - 1)
+
+
+class Both(RuleBasedStateMachine):
+    """Whatever is done, in any order, is done to both."""
+
+    @initialize()
+    def begin(self):
+        """Two worlds, which nothing connects."""
+        compiled = importlib.import_module("unhang._worker._block")
+        self.worlds = [World(plain), World(compiled)]
+
+    def both(self, action):
+        """Do something in both; it comes to the same."""
+        first, second = (outcome(lambda world=world: action(world)) for world in self.worlds)
+        assert first == second
+        return first
+
+    def one(self, data, kind):
+        among = range(len(getattr(self.worlds[0], kind)))
+        return data.draw(st.sampled_from(among)) if among else None
+
+    def on_one(self, data, kind, action):
+        """Do something to one of a kind, if there is one."""
+        index = self.one(data, kind)
+        if index is not None:
+            self.both(lambda world: action(getattr(world, kind)[index]))
+
+    @rule(after=AFTERS, scope=SCOPES, options=OPTIONS)
+    def timer(self, after, scope, options):
+        """A timer."""
+        self.both(lambda world: world.timers.append(world.client.timer(after, scope, **options)))
+
+    @rule(after=AFTERS | NO_AFTERS, scope=SCOPES | NO_SCOPES, options=OPTIONS | NO_OPTIONS)
+    def any_timer(self, after, scope, options):
+        """Perhaps a timer."""
+        self.both(lambda world: world.client.timer(after, scope, **options))
+
+    @rule(after=AFTERS, scope=SCOPES)
+    def enter_new(self, after, scope):
+        """A block."""
+        self.both(lambda world: world.timers.append(world.client.timer(after, scope).__enter__()))
+
+    @rule(data=st.data())
+    def enter(self, data):
+        """A timer is entered, once more or at the wrong time."""
+        self.on_one(data, "timers", lambda timer: timer.__enter__())
+
+    @rule(data=st.data(), raised=st.sampled_from([None, LookupError()]))
+    def leave(self, data, raised):
+        """It is left."""
+        self.on_one(data, "timers", lambda timer: timer.__exit__(raised and type(raised), raised, None))
+
+    @rule(data=st.data())
+    def restart(self, data):
+        """There was progress."""
+        self.on_one(data, "timers", lambda timer: timer.restart())
+
+    @rule(data=st.data(), more=AFTERS | NO_AFTERS)
+    def extend(self, data, more):
+        """It needs more time."""
+        self.on_one(data, "timers", lambda timer: timer.extend(more))
+
+    @rule(data=st.data())
+    def suspend(self, data):
+        """It is to stand still."""
+        index = self.one(data, "timers")
+        if index is not None:
+            self.both(lambda world: world.suspensions.append(world.timers[index].suspended()))
+            self.both(lambda world: world.suspensions[-1].__enter__())
+
+    @rule(data=st.data())
+    def resume(self, data):
+        """It goes on, perhaps twice, or behind its block."""
+        self.on_one(data, "suspensions", lambda suspension: suspension.__exit__(None, None, None))
+
+    @rule(data=st.data(), raises=st.booleans())
+    def call(self, data, raises):
+        """A function that it decorates."""
+        index = self.one(data, "timers")
+        if index is not None:
+            self.both(lambda world: world.timers[index](lambda: 1 / (not raises))())
+
+    @rule(data=st.data())
+    def drop(self, data):
+        """Nobody holds it any more: if it was armed, that is told."""
+        index = self.one(data, "timers")
+        if index is not None:
+            self.both(lambda world: world.suspensions.clear())
+            self.both(lambda world: world.timers.pop(index) and None)
+
+    @rule(after=AFTERS, scope=SCOPES)
+    def heart(self, after, scope):
+        """A heartbeat."""
+        self.both(lambda world: world.hearts.append(world.heartbeat(after, scope)))
+
+    @rule(data=st.data(), beats=st.integers(1, 3))
+    def beat(self, data, beats):
+        """There was progress."""
+        for _ in range(beats):
+            self.on_one(data, "hearts", lambda heart: heart.beat())
+
+    @rule(data=st.data())
+    def close(self, data):
+        """The loop is over, perhaps once more."""
+        self.on_one(data, "hearts", lambda heart: heart.close())
+
+    @rule(data=st.data())
+    def drop_heart(self, data):
+        """Nobody holds it any more."""
+        index = self.one(data, "hearts")
+        if index is not None:
+            self.both(lambda world: world.hearts.pop(index) and None)
+
+    @rule(nanoseconds=st.sampled_from([1, SECOND // 2, SECOND, 3 * SECOND, 60 * SECOND]))
+    def advance(self, nanoseconds):
+        """Time passes."""
+        for world in self.worlds:
+            world.now += nanoseconds
+
+    @rule(wake=st.sampled_from([-3, -1.5, 0, 0.5, 1, 59, 60, 61]), looked=st.sampled_from([-4, 0]))
+    def promise(self, wake, looked):
+        """The watchdog says when it looks, in time, late or never."""
+        for world in self.worlds:
+            world.promise(world.now + round(wake * SECOND), world.now + looked * SECOND)
+
+    @rule(wake=WORDS, looked=WORDS)
+    def promise_anything(self, wake, looked):
+        """It says nonsense."""
+        for world in self.worlds:
+            world.promise(wake, looked)
+
+    @rule(lost=st.booleans())
+    def lose(self, lost):
+        """Nobody watches, and the client was told to raise; or somebody does again."""
+        for world in self.worlds:
+            world.lost = lost
+
+    @rule()
+    def take_pages_away(self):
+        """What was handed over cannot be handed over again: the next that is told to attend finds out."""
+        for world in self.worlds:
+            world.gone = True
+
+    @rule()
+    def fork(self):
+        """As in a child: all begins anew."""
+        self.both(lambda world: world.client.slots.start_over())
+
+    @rule(after=AFTERS, count=st.sampled_from([3, 260]))
+    def many(self, after, count):
+        """So many at once that a page is not enough; half of them are left."""
+
+        def enter(world):
+            timers = [world.client.timer(after, f"many {number % 4}") for number in range(count)]
+            entered = [timer.__enter__() for timer in timers]
+            world.timers.append(entered.pop())
+            for timer in entered:
+                timer.__exit__(None, None, None)
+
+        with contextlib.suppress(WatchdogLostError):
+            self.both(enter)
+
+    @rule()
+    def collect(self):
+        """What was lost in cycles comes back."""
+        gc.collect()
+
+    @invariant()
+    def they_are_the_same(self):
+        """The bytes of all pages that there ever were, what was told, and what can be asked."""
+        first, second = self.worlds
+        assert first.look() == second.look()
+        assert first.memory == second.memory
+
+    def teardown(self):
+        """Nothing is dropped while it is armed."""
+        for world in getattr(self, "worlds", []):
+            world.end()
+
+
+TestBoth = Both.TestCase
+TestBoth.settings = settings(max_examples=60, stateful_step_count=40, phases=[__import__("hypothesis").Phase.generate])
