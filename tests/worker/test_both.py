@@ -10,7 +10,7 @@ from datetime import timedelta
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -38,8 +38,6 @@ def compiled():
 def few_sites(monkeypatch):
     """Scopes are forgotten soon; and garbage is collected when a test says so: both worlds see it at the same step."""
     monkeypatch.setattr(slots, "_MOST_SITES", FEW_SITES)
-    gc.collect()
-    gc.freeze()
     gc.disable()
     yield
     gc.enable()
@@ -117,7 +115,9 @@ def outcome(action):
     return (None if "Timer" in type(result).__name__ else result), [str(one.message) for one in told]
 
 
-AFTERS = st.sampled_from([1, 1.0, True, 60, 60.5, 1e-9, Fraction(1, 2), timedelta(seconds=60), timedelta(milliseconds=1)])
+AFTERS = st.sampled_from(
+    [1, 1.0, True, 60, 60.5, 1e-9, Fraction(1, 2), timedelta(seconds=60), timedelta(milliseconds=1)]
+)
 NO_AFTERS = st.sampled_from([0, -1, float("nan"), float("inf"), 1e11, "60", None, [60], 1j, timedelta(0)])
 SCOPES = st.sampled_from(["a", "b", "ü" * 150, "", "step \ud800", "x" * 192]) | st.text(max_size=3)
 NO_SCOPES = st.sampled_from([7, b"step", None, ["step"]])
@@ -139,6 +139,7 @@ class Both(RuleBasedStateMachine):
     @initialize()
     def begin(self):
         """Two worlds, which nothing connects."""
+        gc.freeze()  # what hypothesis keeps need not be looked at
         compiled = importlib.import_module("unhang._worker._block")
         self.worlds = [World(plain), World(compiled)]
 
@@ -196,10 +197,15 @@ class Both(RuleBasedStateMachine):
     @rule(data=st.data())
     def suspend(self, data):
         """It is to stand still."""
+
+        def suspend(timer):
+            suspension = timer.suspended()
+            suspension.__enter__()
+            return suspension
+
         index = self.one(data, "timers")
         if index is not None:
-            self.both(lambda world: world.suspensions.append(world.timers[index].suspended()))
-            self.both(lambda world: world.suspensions[-1].__enter__())
+            self.both(lambda world: world.suspensions.append(suspend(world.timers[index])))
 
     @rule(data=st.data())
     def resume(self, data):

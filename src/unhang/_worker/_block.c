@@ -102,10 +102,10 @@ typedef struct {
 } Entry;
 #define ENTRY_BITS 9
 
-/* One interpreter loads this, once. */
-static struct {
+static struct { /* one interpreter loads this, once */
     PyTypeObject *site, *slot, *timer, *heartbeat;
-    PyObject *monotonic_ns, *warn, *text, *arguments[ASKED], *sites;
+    PyObject *monotonic_ns, *warn, *arguments[ASKED], *sites;
+    PyObject *plain, *text, *client_type, *default_sites; /* of expires() */
     Entry entries[1 << ENTRY_BITS];
     Timer *spare[SPARE_TIMERS + 1];
     int spares;
@@ -469,16 +469,21 @@ static int parse(PyObject *const *args, Py_ssize_t nargs, PyObject *names, PyObj
     return asked[AFTER] != NULL;
 }
 
-/* What expires() works with: a list, which the garbage collection sees through, as it does not through `the`. */
-enum { PLAIN, CLIENT_TYPE, DEFAULT_SITES };
+/* What expires() does in Python. Not held here, or the modules that it needs would outlive the others at exit. */
+static PyObject *call_plain(PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+    PyObject *plain = PyObject_CallNoArgs(the.plain);
+    PyObject *timer = plain ? PyObject_Vectorcall(plain, args, nargs, names) : NULL;
+    Py_XDECREF(plain);
+    return timer;
+}
 
-static PyObject *expires(PyObject *with, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+static PyObject *expires(PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
     Entry wanted = {.asked = {NULL, Py_None, Py_None, Py_None, Py_None, Py_None}};
     PyObject **asked = wanted.asked, *sites = NULL, *code = NULL, *timer;
     int is_ordinary = parse(args, nargs, names, asked);
     if (is_ordinary && asked[CLIENT] == Py_None)
-        sites = Py_NewRef(PyList_GET_ITEM(with, DEFAULT_SITES));
-    else if (is_ordinary && (PyObject *)Py_TYPE(asked[CLIENT]) == PyList_GET_ITEM(with, CLIENT_TYPE) &&
+        sites = Py_XNewRef(the.default_sites);
+    else if (is_ordinary && (PyObject *)Py_TYPE(asked[CLIENT]) == the.client_type &&
              !(sites = PyObject_GetAttr(asked[CLIENT], the.sites)))
         PyErr_Clear();
     asked[CLIENT] = sites;
@@ -491,7 +496,7 @@ static PyObject *expires(PyObject *with, PyObject *const *args, Py_ssize_t nargs
     if (known->site && is_same(known, &wanted))
         timer = timer_new(known->site);
     else {
-        timer = PyObject_Vectorcall(PyList_GET_ITEM(with, PLAIN), args, nargs, names);
+        timer = call_plain(args, nargs, names);
         Site *site = timer && Py_IS_TYPE(timer, the.timer) ? ((Timer *)timer)->site : NULL;
         PyObject *its_sites = site && site->slots ? PyObject_GetAttr(site->slots, the.sites) : NULL;
         if (its_sites && its_sites == sites && asked[SCOPE] != Py_None) /* nobody has changed the client meanwhile */
@@ -505,25 +510,21 @@ static PyObject *expires(PyObject *with, PyObject *const *args, Py_ssize_t nargs
     return timer;
 }
 
-static PyObject *use(PyObject *with, PyObject *sites) {
-    return PyList_SetItem(with, DEFAULT_SITES, Py_NewRef(sites)) < 0 ? NULL : Py_NewRef(Py_None);
+static PyObject *use(PyObject *Py_UNUSED(self), PyObject *sites) {
+    Py_XSETREF(the.default_sites, Py_NewRef(sites));
+    Py_RETURN_NONE;
 }
 
-static PyMethodDef expires_methods[] = {
-    {"expires", (PyCFunction)(void (*)(void))expires, METH_FASTCALL | METH_KEYWORDS, ""}, {"use", use, METH_O, ""},
-};
+static PyMethodDef expires_method = {"expires", (PyCFunction)(void (*)(void))expires, METH_FASTCALL | METH_KEYWORDS, 0};
 
 static PyObject *accelerate(PyObject *Py_UNUSED(module), PyObject *args) {
     PyObject *plain, *client_type, *text, *name;
     if (!PyArg_ParseTuple(args, "OO!UU:accelerate", &plain, &PyType_Type, &client_type, &text, &name) ||
-        !(expires_methods[0].ml_doc = PyUnicode_AsUTF8(text)))
+        !(the.plain = PyWeakref_NewRef(plain, NULL)) || !(expires_method.ml_doc = PyUnicode_AsUTF8(text)))
         return NULL;
     the.text = Py_NewRef(text);
-    PyObject *with = Py_BuildValue("[OOO]", plain, client_type, Py_None);
-    PyObject *fast = with ? PyCFunction_NewEx(&expires_methods[0], with, name) : NULL;
-    PyObject *told = with ? PyCFunction_NewEx(&expires_methods[1], with, name) : NULL;
-    Py_XDECREF(with);
-    return Py_BuildValue("(NN)", fast, told);
+    the.client_type = Py_NewRef(client_type);
+    return PyCFunction_NewEx(&expires_method, NULL, name);
 }
 
 static PyObject *fence(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)) {
@@ -532,7 +533,7 @@ static PyObject *fence(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored)
 }
 
 static PyMethodDef functions[] = {
-    {"accelerate", accelerate, METH_VARARGS, ""}, {"fence", fence, METH_NOARGS, ""}, {0},
+    {"accelerate", accelerate, METH_VARARGS, ""}, {"use", use, METH_O, ""}, {"fence", fence, METH_NOARGS, ""}, {0},
 };
 
 static PyType_Slot Site_slots[] = {

@@ -8,7 +8,7 @@ import sys
 from unhang._core.page import parse_ending
 from unhang._worker.client import ADDRESS, SharedTimerClient
 from unhang._worker.flags import is_clear, says_no
-from unhang._worker.implementation import Timer, accelerate
+from unhang._worker.implementation import Timer, accelerate, use
 from unhang.errors import NoTimerClientError
 
 TYPE_CHECKING = False
@@ -104,7 +104,8 @@ def expires(
 
 _SIGNATURE = "expires(after, scope=None, client=None, *, signal=None, grace=None, pretimeout=None)\n--\n\n"
 # For a place or a name that it has seen before, the compiled one does it without coming here.
-expires, _use_sites = accelerate(expires, SharedTimerClient, _SIGNATURE + (expires.__doc__ or ""), "unhang")
+_plain_expires = expires
+expires = accelerate(_plain_expires, SharedTimerClient, _SIGNATURE + (expires.__doc__ or ""), "unhang")
 
 
 def _expires(
@@ -180,7 +181,7 @@ def set_client(client: Any) -> None:
     """Let `expires` use this client when it is given none; None: none."""
     global _client  # noqa: PLW0603 - one client a process is what the contract says
     _client = client
-    _use_sites(client.sites if type(client) is SharedTimerClient else None)
+    use(client.sites if type(client) is SharedTimerClient else None)
 
 
 def _leave() -> None:

@@ -48,9 +48,9 @@ CHOSEN, WHY = _choose()
 """The module, and which one it is and why, for people."""
 
 if TYPE_CHECKING:
-    from unhang._worker.plain import Heartbeat, Site, Slot, Timer, accelerate, fence
+    from unhang._worker.plain import Heartbeat, Site, Slot, Timer, accelerate, fence, use
 else:
     Heartbeat, Site, Slot, Timer = CHOSEN.Heartbeat, CHOSEN.Site, CHOSEN.Slot, CHOSEN.Timer
-    accelerate, fence = CHOSEN.accelerate, CHOSEN.fence
+    accelerate, fence, use = CHOSEN.accelerate, CHOSEN.fence, CHOSEN.use
 
-__all__ = ["CHOSEN", "COMPILED", "PURE", "WHY", "Heartbeat", "Site", "Slot", "Timer", "accelerate", "fence"]
+__all__ = ["CHOSEN", "COMPILED", "PURE", "WHY", "Heartbeat", "Site", "Slot", "Timer", "accelerate", "fence", "use"]

@@ -156,24 +156,20 @@ def accelerate(
     client_type: type,  # noqa: ARG001 - the compiled one needs it
     text: str,  # noqa: ARG001
     module: str,  # noqa: ARG001
-) -> tuple[F, Callable[[object], None]]:
-    """A faster function that does what ``expires`` does for the clients of a type, and one that it wants to be told by.
+) -> F:
+    """A faster function that does what ``expires`` does for the clients of a type; here there is none.
 
     Args:
-        expires: what it does, and is called for what is new.
+        expires: what it does, and is called for what is new. Not kept alive by it.
         client_type: the type of clients.
         text: its signature and docstring.
         module: where it is to be found.
-
-    Returns:
-        The function, here ``expires`` itself, and one to be called with the sites of the client that is the default
-        from then on, or None.
     """
-    return expires, _ignore
+    return expires
 
 
-def _ignore(sites: object) -> None:
-    """Looks for itself."""
+def use(sites: object) -> None:
+    """Tell it the sites of the client that is the default from now on, or None."""
 
 
 def fence() -> None:
