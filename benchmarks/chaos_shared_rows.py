@@ -14,6 +14,7 @@ import chaos_restart
 import chaos_shared_endings
 import chaos_shared_lost
 import chaos_shared_reports
+import chaos_threads
 from chaos_shared_stage import SharedStage
 from chaos_stage import Outcome
 
@@ -75,4 +76,6 @@ ENDINGS = [
         "pid namespace",
     ),
     Row(29, "eight ranks of a job hang at once", chaos_shared_reports.ranks_at_once),
+    # This one is about the worker's side alone: once is enough.
+    Row(30, chaos_threads.WHAT, chaos_threads.at_once),
 ]

@@ -1,0 +1,5 @@
+"""A plugin for pytest: property tests try fewer examples, since each takes long under a sanitizer."""
+
+from hypothesis import settings
+
+settings.register_profile("sanitize", deadline=None, max_examples=20)
