@@ -363,9 +363,8 @@ def test_a_slot_may_be_collected_while_its_weak_references_are_told(world):
         assert timer.state == "armed"
 
 
-@pytest.mark.xfail(reason="HeartbeatBase keeps a timer that could not be armed anew")
 def test_a_heartbeat_that_could_not_be_armed_anew_goes_on_later(world):
-    """It was armed before a fork, or its page was lost, and nobody watches for a while: the client was told to raise."""
+    """Armed before a fork, or its page lost, and nobody watches for a while: the client was told to raise."""
     heart = world.heartbeat(60, "steps")
     heart.beat()
     world.client.slots.start_over()
@@ -379,7 +378,6 @@ def test_a_heartbeat_that_could_not_be_armed_anew_goes_on_later(world):
     heart.close()
 
 
-@pytest.mark.xfail(reason="_resume() moves the deadline of a timer that is not suspended")
 def test_a_timer_that_is_not_suspended_is_not_moved(world):
     """Its suspension was refused, or ends a second time, or its block was left and entered again."""
     with world.client.timer(60, "step") as timer:

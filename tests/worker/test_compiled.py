@@ -1,16 +1,20 @@
 """What only the compiled block has: a memory for call sites, references to count, a signature that is a text."""
 
+import contextlib
 import gc
 import inspect
 import pickle
+import re
 import subprocess
 import sys
 import sysconfig
 import threading
 import time
+import warnings
 import weakref
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +23,7 @@ from hypothesis import strategies as st
 import unhang
 from unhang._core import page
 from unhang._core.page import THREAD, PageWriter
-from unhang._worker import choose, implementation
+from unhang._worker import choose, implementation, slots
 from unhang._worker.client import SharedTimerClient
 from unhang._worker.endings import parse
 
@@ -252,7 +256,7 @@ if hasattr(interpreters, "new_config"):
     failure = interpreters.exec(interpreters.create("legacy"), code)
     assert failure is None, failure
 else:
-    interpreters.run_string(interpreters.create(), code)
+    interpreters.run_string(interpreters.create(isolated=False), code)
 with unhang.expires(5, "here", unhang.SharedTimerClient("/nowhere")) as timer:
     print(type(timer).__module__)
 """
@@ -265,3 +269,203 @@ def test_a_subinterpreter_gets_plain_python():
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].startswith("plain Python: the extension is for the main interpreter")
+
+
+def test_every_word_that_the_source_names_is_compared():
+    """With the page's module, when it is loaded; but for the size of a slot, which is that of its words."""
+    source = (Path(__file__).parents[2] / "src/unhang/_worker/_block.c").read_text()
+    assert set(re.findall(r"PAGE_([A-Z_]+)", source)) - {"SLOT_BYTES"} <= set(compiled.LAYOUT)
+
+
+ARGUMENTS = {
+    "after": st.sampled_from([5, 60.5, None, "5", float("nan")]),
+    "scope": st.sampled_from(["a", None, 7]),
+    "client": st.sampled_from(["ours", None, 7]),
+    "signal": st.sampled_from(["INT", None, "STOP"]),
+    "grace": st.sampled_from([1, None, -1]),
+    "pretimeout": st.sampled_from([1, None, "1"]),
+    "until": st.just(9),
+}
+
+
+@given(
+    st.lists(st.one_of(ARGUMENTS["after"], ARGUMENTS["scope"], ARGUMENTS["client"]), max_size=4),
+    st.fixed_dictionaries({}, optional=ARGUMENTS),
+    st.booleans(),
+)
+def test_any_call_of_expires_is_answered_as_by_the_plain_one(args, options, is_default):
+    """The same timer, or the same exception, however the arguments are given, and when it is asked again."""
+    client = new_client()
+    choose.set_client(client if is_default else None)
+    args = [client if argument == "ours" else argument for argument in args]
+    options = {name: client if value == "ours" else value for name, value in options.items()}
+
+    def answer(expires):
+        try:
+            timer = expires(*args, **options)
+        except Exception as error:  # noqa: BLE001 - whatever it is, both raise it
+            return type(error), str(error)
+        return type(timer), getattr(timer, "_site", None)
+
+    answers = [answer(expires) for expires in (unhang.expires, choose._plain_expires, unhang.expires, unhang.expires)]
+    kinds, sites = zip(*answers, strict=True)
+    assert set(kinds) == {kinds[1]}
+    # Each call of answer() is a place of its own, but the line is one.
+    assert [getattr(site, "scope", site) for site in sites] == [getattr(sites[1], "scope", sites[1])] * 4
+    assert sites[2] is sites[3] or not isinstance(sites[2], compiled.Site)
+
+
+def refused(action, *args, **options):
+    with contextlib.suppress(Exception):
+        action(*args, **options)
+
+
+def enter_twice(client):
+    with unhang.expires(5, "one", client) as timer:
+        refused(timer.__enter__)
+
+
+def drop_armed(client):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        unhang.expires(5, "one", client).__enter__()
+
+
+def lose(client):
+    client.slots.channel.is_lost = True
+    client.slots.channel.watched[0] = 2**62
+    refused(unhang.expires(5, "one", client).__enter__)
+    client.slots.channel.is_lost = False
+
+
+class Losing(Memory):
+    is_lost = False
+
+    def new_page(self, size):
+        writer = super().new_page(size)
+        self.watched = writer.watched
+        return writer
+
+    def attend(self, watched, deadline):
+        if self.is_lost:
+            raise unhang.errors.WatchdogLostError("memory", "gone")
+        return super().attend(watched, deadline)
+
+
+@pytest.mark.parametrize(
+    ("action", "times"),
+    [
+        (lambda client: refused(unhang.expires), 2000),
+        (lambda client: refused(unhang.expires, 5, "one", client, 7), 2000),
+        (lambda client: refused(unhang.expires, 5, "one", client, until=7), 2000),
+        (lambda client: refused(unhang.expires, -5, "one", client), 2000),
+        (lambda client: refused(unhang.expires, 5, 7, client), 2000),
+        (lambda client: refused(unhang.expires, 5, "one", 7), 2000),
+        (lambda client: refused(compiled.Timer), 2000),
+        (lambda client: refused(unhang.expires(5, "one", client).restart), 2000),
+        (lambda client: refused(unhang.expires(5, "one", client).remaining), 2000),
+        (lambda client: refused(unhang.expires(5, "one", client).__exit__, None, None, None), 2000),
+        (lambda client: refused(unhang.expires(5, "one", client).__exit__), 2000),
+        (lambda client: unhang.expires(float("5.5"), "one", client), 10_000),
+        (lambda client: unhang.expires(5, f"o{'ne'}", client), 10_000),
+        (lambda client: unhang.expires(timedelta(seconds=5), client=client), 10_000),
+        (lambda client: unhang.expires(5, client=client, signal="INT", grace=1), 10_000),
+        (lambda client: exec("expires(5, client=client)", {"expires": unhang.expires, "client": client}), 500),  # noqa: S102
+        (enter_twice, 2000),
+        (drop_armed, 500),
+        (lose, 500),
+        (lambda client: client.slots.start_over() or unhang.expires(5, "one", client).__enter__().restart(), 100),
+        (lambda client: SharedTimerClient._over(Memory(), time.monotonic_ns), 500),
+        (lambda client: unhang.heartbeat(5, "one", client), 2000),
+        (lambda client: unhang.expires(5, "one", client)(len)([]), 1000),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_nothing_leaks(monkeypatch, action, times):
+    """As many blocks of memory before as behind, also where something is refused, dropped, or lost."""
+    monkeypatch.setattr(slots, "_MOST_SITES", 50)
+    client = SharedTimerClient._over(Losing(), time.monotonic_ns)
+    with unhang.expires(5, "one", client):
+        pass
+    used = []
+    for _ in range(2):
+        for _ in range(times):
+            action(client)
+        gc.collect()
+        used.append(sys.getallocatedblocks())
+    assert used[1] - used[0] < times / 10 + 50
+
+
+NOTHING_IN_IT = """
+import unhang
+from unhang._worker import implementation
+from unhang._worker.client import SharedTimerClient
+import unhang._worker._block as block
+
+site, slot = object.__new__(block.Site), object.__new__(block.Slot)
+timer, heart = block.Timer(site), object.__new__(block.Heartbeat)
+actions = [
+    timer.__enter__,
+    timer.restart,
+    timer.remaining,
+    lambda: timer.__exit__(None, None, None),
+    lambda: timer._move(slot, 1, 1),
+    lambda: timer.extend(1),
+    lambda: timer.suspended().__enter__(),
+    lambda: timer.scope,
+    lambda: repr(timer),
+    lambda: timer(print),
+    heart.beat,
+    heart.close,
+    lambda: repr(heart),
+    lambda: slot.cut_off(),
+    lambda: block.Site(None, 7, 7, None),
+    lambda: block.Slot(None, None).put(None, None),
+]
+for action in actions:
+    try:
+        action()
+    except Exception as error:
+        print(type(error).__name__)
+for attribute in ("slots", "scope", "clock", "free"):
+    client = SharedTimerClient("/nowhere")
+    timer = unhang.expires(5, "a", client)
+    for value in (None, 7, [slot], [site], [None], (slot,)):
+        setattr(timer._site, attribute, value)
+        try:
+            timer.__enter__()
+            timer.restart()
+            timer.__exit__(None, None, None)
+        except Exception as error:
+            print(type(error).__name__)
+    delattr(timer._site, attribute)
+    try:
+        timer.__enter__()
+    except Exception as error:
+        print(type(error).__name__)
+print("alive")
+"""
+
+
+def test_what_was_never_filled_is_refused():
+    """Objects without what belongs into them, and sites that somebody has spoilt: exceptions, and no crash."""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "ignore", "-c", NOTHING_IN_IT],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["alive"]), done.stderr
+
+
+def test_a_subinterpreter_with_a_gil_of_its_own_gets_plain_python():
+    """Where Python has those, the extension is refused before it is asked."""
+    if sys.version_info < (3, 12):
+        pytest.skip("there are none")
+    code = IN_A_SUBINTERPRETER.replace('"legacy"', '"isolated"').replace("isolated=False", "isolated=True")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("plain Python: ")
+    assert done.stdout.splitlines()[1] == "unhang"

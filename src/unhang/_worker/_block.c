@@ -101,11 +101,10 @@ typedef struct {
     Site *site;
 } Entry;
 #define ENTRY_BITS 9
-
 static struct { /* one interpreter loads this, once */
     PyTypeObject *site, *slot, *timer, *heartbeat;
     PyObject *monotonic_ns, *warn, *arguments[ASKED], *sites;
-    PyObject *plain, *text, *client_type, *default_sites; /* of expires() */
+    PyObject *plain, *text, *client_type, *default_sites; /* for expires() */
     Entry entries[1 << ENTRY_BITS];
     Timer *spare[SPARE_TIMERS + 1];
     int spares;
@@ -407,12 +406,14 @@ static PyMemberDef Timer_members[] = {
 };
 
 static PyObject *Heartbeat_beat(Heartbeat *self, PyObject *Py_UNUSED(ignored)) {
-    if (!self->_timer || self->_timer == Py_None)
-        return PyObject_CallMethod((PyObject *)self, "_begin", NULL);
-    PyObject *timer = Py_NewRef(self->_timer); /* a signal handler may close the heartbeat */
-    int is_ours = Py_IS_TYPE(timer, the.timer);
-    PyObject *done = is_ours ? Timer_restart((Timer *)timer, NULL) : PyObject_CallMethod(timer, "restart", NULL);
-    Py_DECREF(timer);
+    PyObject *timer = Py_XNewRef(self->_timer), *done; /* a signal handler may close the heartbeat */
+    if (!timer || timer == Py_None || (Py_IS_TYPE(timer, the.timer) && !((Timer *)timer)->slot))
+        done = PyObject_CallMethod((PyObject *)self, "_begin", NULL);
+    else if (Py_IS_TYPE(timer, the.timer))
+        done = Timer_restart((Timer *)timer, NULL);
+    else
+        done = PyObject_CallMethod(timer, "restart", NULL);
+    Py_XDECREF(timer);
     return done;
 }
 
@@ -469,7 +470,7 @@ static int parse(PyObject *const *args, Py_ssize_t nargs, PyObject *names, PyObj
     return asked[AFTER] != NULL;
 }
 
-/* What expires() does in Python. Not held here, or the modules that it needs would outlive the others at exit. */
+/* Not held here, or the modules that it needs would outlive the others at exit. */
 static PyObject *call_plain(PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
     PyObject *plain = PyObject_CallNoArgs(the.plain);
     PyObject *timer = plain ? PyObject_Vectorcall(plain, args, nargs, names) : NULL;
@@ -594,7 +595,6 @@ static int execute(PyObject *module) {
 
 static PyModuleDef_Slot steps[] = {{Py_mod_exec, execute}, {0}};
 static PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "_block", .m_methods = functions, .m_slots = steps};
-
 PyMODINIT_FUNC PyInit__block(void) {
     return PyModuleDef_Init(&definition);
 }

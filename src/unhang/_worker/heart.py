@@ -45,11 +45,15 @@ class HeartbeatBase:
         raise NotImplementedError
 
     def _begin(self) -> None:
-        """The first beat."""
+        """The first beat, and the next one behind one that could not arm the timer anew."""
         from unhang._worker.choose import expires  # that module needs the implementation, which needs this one
 
         if self._closed:
             raise TimerStateError("beat", self._args[1], self.state)
+        before = self._timer
+        if before is not None and getattr(before, "_slot", True):  # a signal handler has beaten meanwhile
+            before.restart()
+            return
         timer = expires(*self._args, **self._options)
         try:
             timer.__enter__()
@@ -57,7 +61,7 @@ class HeartbeatBase:
             if getattr(timer, "_slot", None):  # a signal handler that raises came behind the arming
                 timer.__exit__(None, None, None)
             raise
-        if self._closed or self._timer is not None:  # a signal handler has closed it, or has had the first beat
+        if self._closed or self._timer is not before:  # a signal handler has closed it, or has had the first beat
             timer.__exit__(None, None, None)
         else:
             self._timer = timer

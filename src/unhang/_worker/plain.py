@@ -145,10 +145,11 @@ class Heartbeat(HeartbeatBase):
     __slots__ = ("_args", "_closed", "_options", "_timer")
 
     def beat(self) -> None:
-        if self._timer is not None:
-            self._timer.restart()
-        else:
+        timer = self._timer
+        if timer is None or (type(timer) is Timer and not timer._slot):
             self._begin()
+        else:
+            timer.restart()
 
 
 def accelerate(

@@ -151,8 +151,8 @@ class TimerBase:
 
     def _resume(self) -> None:
         slot = self._slot
-        if not slot:
-            return  # its block was left inside
+        if not slot or slot.cell[DEADLINE] < NEVER:
+            return  # its block was left inside, or entered again since
         self._site.slots.retire(slot)
         deadline = self._site.clock() + self._left
         # The instant of arming stays: time that the watchdog has to give back is counted from there.
