@@ -374,7 +374,7 @@ class Losing(Memory):
         (enter_twice, 2000),
         (drop_armed, 500),
         (lose, 500),
-        (lambda client: client.slots.start_over() or unhang.expires(5, "one", client).__enter__().restart(), 100),
+        (lambda client: client.slots.start_over() or unhang.expires(5, "one", client).__enter__().restart(), 1000),
         (lambda client: SharedTimerClient._over(Memory(), time.monotonic_ns), 500),
         (lambda client: unhang.heartbeat(5, "one", client), 2000),
         (lambda client: unhang.expires(5, "one", client)(len)([]), 1000),
