@@ -9,6 +9,7 @@ import warnings
 import weakref
 from datetime import timedelta
 from fractions import Fraction
+from signal import SIGINT
 
 import pytest
 from hypothesis import settings
@@ -86,8 +87,9 @@ class World:
             page.watched[0], page.watched[1] = wake, looked
 
     def heartbeat(self, after, scope):
-        # An option keeps expires() from taking a timer of the other implementation.
-        return self.made_of.Heartbeat(after, scope, self.client, signal="SIGINT", grace=None, pretimeout=None)
+        # The signal keeps expires() from making timers of the other implementation; and from knowing sites that were
+        # forgotten, as the compiled one does for what is of a type of C.
+        return self.made_of.Heartbeat(after, scope, self.client, signal=SIGINT, grace=None, pretimeout=None)
 
     def look(self):
         """All that can be seen from outside."""
@@ -384,6 +386,17 @@ def test_a_heartbeat_that_could_not_be_armed_anew_goes_on_later(world):
     heart.beat()
     assert heart.state == "armed"
     heart.close()
+
+
+def test_a_heartbeat_that_could_not_be_armed_anew_can_be_closed(world):
+    """What the beat has raised is what comes out of its block."""
+    heart = world.heartbeat(60, "steps")
+    heart.beat()
+    world.client.slots.start_over()
+    world.lost = True
+    with pytest.raises(WatchdogLostError), heart:
+        heart.beat()
+    assert heart.state == "closed"
 
 
 def test_a_timer_that_is_not_suspended_is_not_moved(world):

@@ -70,7 +70,7 @@ class HeartbeatBase:
         """The loop is over: the timer is disarmed. May be called twice."""
         timer, self._timer = self._timer, None
         self._closed = True
-        if timer is not None:
+        if timer is not None and getattr(timer, "_slot", True):  # not one that could not be armed anew
             timer.__exit__(None, None, None)
 
     @property
