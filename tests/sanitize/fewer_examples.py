@@ -1,5 +1,5 @@
 """A plugin for pytest: property tests try fewer examples, since each takes long under a sanitizer."""
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("sanitize", deadline=None, max_examples=20)
+settings.register_profile("sanitize", deadline=None, max_examples=20, suppress_health_check=list(HealthCheck))

@@ -236,7 +236,9 @@ def test_nothing_is_armed_while_an_exception_of_a_handler_is_handled(made_of, be
     """But in plain Python, and by heartbeats, if it comes as the block is left, before __exit__ has begun."""
     bad = []
     for _, where, armed in each_instant(made_of, before, body, interrupted):
-        is_gap = where.startswith(("call __exit__", "call close", "c_return close")) and (made_of is plain or body is in_beats)
+        is_gap = where.startswith(("call __exit__", "call close", "c_return close")) and (
+            made_of is plain or body is in_beats
+        )
         if armed and not is_gap:
             bad.append(where)
     assert not bad, "\n".join(map(str, bad))
