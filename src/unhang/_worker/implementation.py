@@ -13,6 +13,8 @@ from unhang._worker.flags import says_no
 
 PURE = "UNHANG_PURE"
 COMPILED = "compiled"
+# An extension that lies beside newer sources may lack some.
+_NAMES = ("LAYOUT", "Heartbeat", "Site", "Slot", "Timer", "accelerate", "fence", "use")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +32,8 @@ def _compiled() -> tuple[ModuleType | None, str]:
         return None, "plain Python: the extension is not built"
     except ImportError as error:
         return None, f"plain Python: {error}"
-    if any(getattr(page, name, None) != value for name, value in _block.LAYOUT.items()):
+    is_whole = all(hasattr(_block, name) for name in _NAMES)
+    if not is_whole or any(getattr(page, name, None) != value for name, value in _block.LAYOUT.items()):
         return None, "plain Python: the extension was built for another version, install unhang again"
     return _block, COMPILED
 
