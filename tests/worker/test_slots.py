@@ -1,5 +1,6 @@
 """The slots of a process: how many there may be, who has which, and what a fork does to them."""
 
+import mmap
 import os
 import threading
 import time
@@ -12,7 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 import unhang
 import workers
 from support import until
+from unhang._core.page import PageReader, PageWriter
 from unhang._worker import slots
+from unhang._worker.client import SharedTimerClient
 from unhang.errors import TooManyTimersError
 from unhang.testing import InMemoryWatchdog
 
@@ -239,3 +242,83 @@ def test_a_signal_handler_may_arm_a_timer_while_the_first_one_connects(start, sh
     worker = start(workers.alarm_while_connecting, shared_server.address)
     assert worker.heard() == ["armed", "armed"]
     until(lambda: shared_server.workers == 1)
+
+
+def test_a_fork_while_another_thread_takes_a_slot(unhang_watchdog):
+    """The child does not wait for a lock whose holder it has not, and lets the timers of its parent alone."""
+    slots_of_client = unhang_watchdog.client.slots
+    inherited = unhang.expires(5, "inherited")
+    inherited.__enter__()
+    inside, go, find = threading.Event(), threading.Event(), slots_of_client._unused_place
+
+    def slowly():
+        inside.set()
+        go.wait(30)
+        return find()
+
+    slots_of_client._unused_place = slowly
+
+    def work():
+        with unhang.expires(5, "another"):
+            pass
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert inside.wait(30)
+    slots_of_client._unused_place = find
+
+    def look():
+        inherited.__exit__(None, None, None)
+        free = slots_of_client._lock.acquire(timeout=20)
+        return free, slots_of_client._pages
+
+    assert in_child(look) == "(True, [])"
+    assert unhang_watchdog.live == ["inherited"]
+    go.set()
+    thread.join(30)
+    inherited.__exit__(None, None, None)
+
+
+def test_a_fork_leaves_the_timers_that_other_threads_keep_for_themselves():
+    """A child drops what is in a threading.local before anything of ours runs in it: the page is the parent's."""
+    memory = mmap.mmap(-1, slots.SMALLEST_PAGE)
+    page = PageWriter(memoryview(memory))
+
+    class Shared:
+        def new_page(self, size):
+            return page
+
+        def attend(self, watched, deadline):
+            return True
+
+        def abandon(self): ...
+
+    client = SharedTimerClient._over(Shared(), time.monotonic_ns)
+    kept, armed, stop = threading.local(), threading.Event(), threading.Event()
+
+    def work():
+        kept.heart = unhang.heartbeat(5, "steps", client)
+        kept.heart.beat()
+        armed.set()
+        stop.wait(30)
+        kept.heart.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert armed.wait(30)
+    assert in_child(lambda: "seen") == "'seen'"
+    assert [snapshot.scope for snapshot in PageReader(memoryview(memory)).live()] == ["steps"]
+    stop.set()
+    thread.join(30)
+
+
+def test_a_timer_that_outlives_its_client_begins_anew(unhang_watchdog):
+    """Its next block is in a page of its own, which is handed over, and not in one that nobody looks at any more."""
+    client = unhang_watchdog.client
+    timer = client.timer(5, "step")
+    with timer:
+        pass
+    client.slots.leave()
+    assert client.slots._pages == []
+    with timer:
+        assert len(client.slots._pages) == 1

@@ -1,7 +1,6 @@
 /* A block and its timer in C: what unhang._worker.plain does in Python, in a small part of its time. Here is what runs
-   in every block; the rest the types have from Python classes (unhang._worker.bases), as the plain ones do. The layout
-   is that of unhang._core.page: it comes as macros PAGE_... when this is compiled, and is compared again when this is
-   loaded, by unhang._worker.implementation.
+   in every block; the rest comes from the bases of the types, in Python (unhang._worker.bases). The layout comes from
+   unhang._core.page: as macros PAGE_... for the compiler, and compared again by unhang._worker.implementation.
 
    Some facts about the order of loads and stores:
 
@@ -14,10 +13,9 @@
      of it is of one arming. It is a sequence lock with the deadline for a number (H.-J. Boehm, Can seqlocks get along
      with programming language memory models?, 2012).
    - The kick. A worker stores its deadline, then loads `wake`; the watchdog stores `wake`, then loads the deadlines. If
-     neither saw what the other stored, a deadline before `wake` would be found too late. All four are sequentially
-     consistent (the watchdog has a fence() in between), so one of the stores comes before the other side's load. With
+     neither saw what the other stored, a deadline before `wake` would be found too late. The two here are sequentially
+     consistent, and the watchdog has a fence() in between: one of the stores comes before the other side's load. With
      release and acquire both loads might come first: even x86 lets a load pass a store to another place.
-   - Disarming is a release: who sees it sees the arming before it. Nothing waits for it.
 
    Signal handlers of Python run between bytecodes: in __enter__, __exit__ and restart only where those call Python (for
    a slot, or to tell the watchdog). The timer is armed then or is not, and what is used behind it is looked up anew. */
@@ -28,6 +26,7 @@
 #include <stdint.h>
 #include <structmember.h>
 #include <time.h>
+#include <unistd.h>
 
 #ifndef SPARE_TIMERS
 #define SPARE_TIMERS 32
@@ -72,6 +71,7 @@ typedef struct {
     SLOT_OBJECTS(FIELD)
     View cell, watched;
     long long count;
+    pid_t pid; /* who has placed it: a child is not to touch the words of its parent */
 } Slot;
 
 typedef struct {
@@ -104,7 +104,7 @@ typedef struct {
 static struct { /* one interpreter loads this, once */
     PyTypeObject *site, *slot, *timer, *heartbeat;
     PyObject *monotonic_ns, *warn, *arguments[ASKED], *sites;
-    PyObject *plain, *text, *client_type, *default_sites; /* for expires() */
+    PyObject *plain, *text, *client_type, *default_sites; /* of expires(); plain is a weak reference */
     Entry entries[1 << ENTRY_BITS];
     Timer *spare[SPARE_TIMERS + 1];
     int spares;
@@ -208,7 +208,8 @@ static void append(PyObject *list, PyObject *item) {
 static void Slot_dealloc(Slot *self) {
     PyTypeObject *type = Py_TYPE(self);
     PyObject *error[3], *told = NULL;
-    int is_armed = self->cell.words && load(&self->cell, PAGE_DEADLINE) < PAGE_NEVER;
+    int is_ours = self->cell.words && self->pid == getpid();
+    int is_armed = is_ours && load(&self->cell, PAGE_DEADLINE) < PAGE_NEVER;
     if (is_armed)
         mark_as_not_armed(self);
     PyObject_GC_UnTrack(self); /* what is called may start a collection */
@@ -216,7 +217,7 @@ static void Slot_dealloc(Slot *self) {
     if (is_armed && !(told = PyObject_CallOneArg(the.warn, self->cell.object)))
         PyErr_WriteUnraisable(the.warn);
     Py_XDECREF(told);
-    if (self->cell.words)
+    if (is_ours)
         append(self->spare, PyTuple_Pack(2, self->cell.object, self->watched.object));
     if (self->weak)
         PyObject_ClearWeakRefs((PyObject *)self);
@@ -245,6 +246,7 @@ static PyObject *Slot_place(Slot *self, PyObject *args) {
     if (!PyArg_ParseTuple(args, "O!O:_place", &PyMemoryView_Type, &cell, &watched) ||
         view_set(&self->cell, cell, PAGE_SLOT_BYTES) < 0 || view_set(&self->watched, watched, 2 * sizeof(Word)) < 0)
         return NULL;
+    self->pid = getpid();
     Py_RETURN_NONE;
 }
 
@@ -275,7 +277,6 @@ static Slot *take(Site *site) {
     return (Slot *)PyErr_Format(PyExc_TypeError, "this is no idle slot");
 }
 
-/* The watchdog may not look in time. */
 static int tell(PyObject *whom, const char *method, PyObject *what, int64_t deadline) {
     PyObject *done = PyObject_CallMethod(whom, method, "OL", what, (long long)deadline);
     Py_XDECREF(done);
@@ -470,7 +471,6 @@ static int parse(PyObject *const *args, Py_ssize_t nargs, PyObject *names, PyObj
     return asked[AFTER] != NULL;
 }
 
-/* Not held here, or the modules that it needs would outlive the others at exit. */
 static PyObject *call_plain(PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
     PyObject *plain = PyObject_CallNoArgs(the.plain);
     PyObject *timer = plain ? PyObject_Vectorcall(plain, args, nargs, names) : NULL;
@@ -520,7 +520,7 @@ static PyMethodDef expires_method = {"expires", (PyCFunction)(void (*)(void))exp
 
 static PyObject *accelerate(PyObject *Py_UNUSED(module), PyObject *args) {
     PyObject *plain, *client_type, *text, *name;
-    if (!PyArg_ParseTuple(args, "OO!UU:accelerate", &plain, &PyType_Type, &client_type, &text, &name) ||
+    if (!PyArg_ParseTuple(args, "O!OUU:accelerate", &PyFunction_Type, &plain, &client_type, &text, &name) ||
         !(the.plain = PyWeakref_NewRef(plain, NULL)) || !(expires_method.ml_doc = PyUnicode_AsUTF8(text)))
         return NULL;
     the.text = Py_NewRef(text);

@@ -7,6 +7,8 @@ watchdog would look too late, or has not looked for too long.
 
 from __future__ import annotations
 
+from os import getpid
+
 from unhang._core.page import DEADLINE, NEVER, SEQUENCE, TIMEOUT
 from unhang._worker.bases import HeartbeatBase, SiteBase, SlotBase, TimerBase
 from unhang._worker.slot import STALE, UNWATCHED, warn_of_dropped_timer
@@ -25,14 +27,16 @@ if TYPE_CHECKING:
 class Slot(SlotBase):
     """See `SlotBase`."""
 
-    __slots__ = ("__weakref__", "cell", "count", "free", "spare", "watched")
+    __slots__ = ("__weakref__", "cell", "count", "free", "pid", "spare", "watched")
 
     def _place(self, cell: memoryview, watched: memoryview) -> None:
-        self.cell = cell
+        self.pid = getpid()
         self.watched = watched
+        self.cell = cell
 
     def __del__(self) -> None:
-        if not hasattr(self, "cell"):
+        # In a forked child, what threads of the parent held goes before it could be cut off: it is the parent's.
+        if not hasattr(self, "cell") or self.pid != getpid():
             return
         cell = self.cell
         is_armed = cell[DEADLINE] < NEVER

@@ -93,25 +93,31 @@ class Slots:
 
     def take(self, site: SiteBase) -> SlotBase:
         """A slot for a site that has no idle one."""
-        with self._lock:
-            slot: SlotBase = self._made_of.Slot(site.free, self._spare)
-            self._living.add(slot)
-            # From here on no place is without an owner: a signal handler that raises loses none.
-            place = self._place()
-            try:
-                slot.put(*place)
-            except BaseException:
-                if not hasattr(slot, "cell"):
-                    self._spare.append(place)
-                raise
-            self._label(place[0], site)
-            return slot
+        while True:
+            lock = self._lock
+            with lock:
+                slot: SlotBase = self._made_of.Slot(site.free, self._spare)
+                self._living.add(slot)
+                # From here on no place is without an owner: a signal handler that raises loses none.
+                place = self._place()
+                if lock is not self._lock:  # started over meanwhile: this place is in a page of before
+                    continue
+                try:
+                    slot.put(*place)
+                except BaseException:
+                    if not hasattr(slot, "cell"):
+                        self._spare.append(place)
+                    raise
+                self._label(slot.cell, site)
+                if lock is self._lock:
+                    return slot
 
     def _label(self, cell: memoryview, site: SiteBase) -> None:
         """Give a slot to a site. Which thread will use it is not known, but it is mostly the one that asks."""
         thread = get_native_id()
         if label(cell, site.label, site.after, ending=site.ending, pretimeout=site.pretimeout, thread=thread):
-            self._pages[0].count_relabelled()
+            for page in self._pages[:1]:
+                page.count_relabelled()
         if site.pretimeout:
             for page in self._pages:
                 page.raise_pretimeout(site.pretimeout)
@@ -168,16 +174,19 @@ class Slots:
 
     def leave(self) -> None:
         """Nobody makes timers here any more: leave the watchdog, if none is armed."""
-        if not any(slot.cell[DEADLINE] < NEVER for slot in list(self._living)):
-            self.channel.abandon()
+        if not any(hasattr(slot, "cell") and slot.cell[DEADLINE] < NEVER for slot in list(self._living)):
+            self.start_over()
 
     def start_over(self) -> None:
         """In a forked child, or to leave the watchdog: what is armed goes on unwatched, the next arming begins anew."""
-        for slot in list(self._living):
-            slot.cut_off()
-        for site in self.sites.values():
-            site.free = []
+        living = self._living
+        # At first: after a fork, the lock may be held by a thread that is not there any more.
         self._start_over()
+        for slot in list(living):
+            if hasattr(slot, "cell"):  # else it is about to get one
+                slot.cut_off()
+        for site in list(self.sites.values()):
+            site.free = []
         self.channel.abandon()
 
 
