@@ -12,7 +12,7 @@ import abc
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -157,9 +157,10 @@ class TimerServer(LoopThread, abc.ABC):
         """Reap workers; returns those that are reaped."""
         reaped = set()
         for worker_id, timers in expired.items():
-            logger.info("Reaping worker_id=[%s]. Expired timers: %s", worker_id, self._get_scopes(timers))
+            fields = _fields("expired", worker_id, timers)
+            logger.info("Reaping worker_id=[%s]. Expired timers: %s", worker_id, self._get_scopes(timers), extra=fields)
             if self._reap_worker_no_throw(worker_id):
-                logger.info("Successfully reaped worker=[%s]", worker_id)
+                logger.info("Successfully reaped worker=[%s]", worker_id, extra=_fields("killed", worker_id, timers))
                 reaped.add(worker_id)
             else:
                 self._retry_later(worker_id)
@@ -178,7 +179,9 @@ class TimerServer(LoopThread, abc.ABC):
 
     def _retry_later(self, worker_id: Any) -> None:
         """The worker was not reaped; its timers are still armed."""
-        logger.error("Error reaping worker=[%s]. Will retry on next watchdog.", worker_id)
+        logger.error(
+            "Error reaping worker=[%s]. Will retry on next watchdog.", worker_id, extra=_fields("failed", worker_id)
+        )
 
     def _get_scopes(self, timer_requests: list[TimerRequest]) -> list[str]:
         return [request.scope_id for request in timer_requests]
@@ -194,6 +197,12 @@ class TimerServer(LoopThread, abc.ABC):
         if interrupt is not None:
             interrupt()
         self._join_thread()
+
+
+def _fields(event: str, worker: Any, timers: Sequence[Any] = (), **more: Any) -> dict[str, Any]:
+    """The ``extra`` of a log record about a worker: a dictionary ``unhang``, named as in `unhang.report.live.Event`."""
+    about = {"scope": getattr(timers[0], "scope_id", ""), "timers": len(timers)} if timers else {}
+    return {"unhang": {"event": event, "pid": worker, **about, **more}}
 
 
 TimerClient.register(SharedTimerClient)

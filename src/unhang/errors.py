@@ -189,3 +189,20 @@ class NotOurPipeError(UnhangError, FileExistsError):
 
     def __str__(self) -> str:
         return f"{self.path} is {self.what}, not a named pipe of ours: remove it yourself or choose another path"
+
+
+class ViewError(UnhangError):
+    """A watchdog cannot be looked at.
+
+    Attributes:
+        address: the path of its socket; empty if none is known.
+        reason: why, and what to do.
+    """
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(address, reason)
+        self.address = address
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot look at the watchdog at {self.address}: {self.reason}" if self.address else self.reason

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING
 from unhang._core.lines import LineSplitter
 from unhang._core.requests import MalformedRequestError, parse_line
 from unhang._file_timer_client import PIPE_BUF, FileTimerClient, FileTimerRequest, _retry
+from unhang._platform import exits
 from unhang._platform.fifo import Fifo, FifoReader
 from unhang._platform.loop_thread import LoopThread
 from unhang._platform.waiter import Waiter
+from unhang.api import _fields
 from unhang.debug_info_logging import log_debug_info_for_expired_timers
 
 if TYPE_CHECKING:
@@ -239,7 +241,8 @@ class FileTimerServer(LoopThread):
 
     def _reap_expired(self, pid: int, timers: list[FileTimerRequest]) -> bool:
         """Signal a worker whose timers have expired; False when its timers are not to be cleared."""
-        logger.info("Reaping worker_pid=[%s]. Expired timers: %s", pid, self._get_scopes(timers))
+        fields = _fields("expired", pid, timers)
+        logger.info("Reaping worker_pid=[%s]. Expired timers: %s", pid, self._get_scopes(timers), extra=fields)
         timers.sort(key=lambda timer: timer.expiration_time)
         # The first that has a signal decides.
         fatal = next((index for index, timer in enumerate(timers) if timer.signal > 0), len(timers))
@@ -253,7 +256,8 @@ class FileTimerServer(LoopThread):
         if not self._reap_worker_no_throw(pid, timers[fatal].signal):
             self._watch.retry_later(pid)
             return False
-        logger.info("Successfully reaped worker=[%s] with signal=%s", pid, timers[fatal].signal)
+        fields = _fields("killed", pid, timers[fatal:], signal=exits.text(timers[fatal].signal))
+        logger.info("Successfully reaped worker=[%s] with signal=%s", pid, timers[fatal].signal, extra=fields)
         self._tell("kill worker process", timers[fatal])
         return True
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 from unhang._core.escalation import Policy
 from unhang._platform.address import private_directory
@@ -20,13 +23,17 @@ from unhang._platform.waiter import Waiter
 from unhang._watchdog.announce import announce
 from unhang._watchdog.evidence import Options
 from unhang._watchdog.hooks import Hooks, OnExpired
+from unhang._watchdog.journal import NOT_OF_TIMERS, Journal
+from unhang._watchdog.meter import Meter
 from unhang._watchdog.reception import Reception
 from unhang._watchdog.recorder import Recorder
 from unhang._watchdog.response import Response
+from unhang._watchdog.viewers import Viewers
 from unhang._watchdog.watched import Expired, Watched
 from unhang._worker.client import SharedTimerClient
 from unhang._worker.endings import signal_number
 from unhang.errors import NotSupportedError
+from unhang.report.live import Event, Watchdog
 from unhang.report.store import ReportStore
 
 __all__ = ["Expired", "SharedTimerClient", "SharedTimerServer"]
@@ -70,6 +77,8 @@ class SharedTimerServer(LoopThread):
             ``"held"`` (by a debugger, or stopped), ``"refused"``, ``"failed"``, ``"died"`` (not by us: in a
             block, or abnormally outside of one, and then the list of timers is empty) or ``"overslept"``, the pid, or
             None, and the timers, the earliest first.
+        observers: each is called with every event (`unhang.report.live.Event`, frozen), workers that come and go
+            included, in the watchdog's thread, so be quick; what they raise is logged.
         listener: a socket (AF_UNIX, SOCK_SEQPACKET) that listens at ``address`` already, as a descriptor; it is
             taken over.
 
@@ -102,6 +111,7 @@ class SharedTimerServer(LoopThread):
         spare_stopped: bool = False,
         users: Iterable[int] = (),
         on_event: Callable[[str, int | None, list[Expired]], None] | None = None,
+        observers: Iterable[Callable[[Event], None]] = (),
         listener: int | None = None,
         _stderr_of: Callable[[int], str] | None = None,
     ) -> None:
@@ -122,8 +132,10 @@ class SharedTimerServer(LoopThread):
         self._stderr_of = _stderr_of
         self._spare_stopped = spare_stopped
         self._on_event = on_event
+        self._observers = tuple(observers)
         self._listener_fd = listener
         self._reception: Reception | None = None
+        self._meter = Meter()
 
     def start(self) -> None:
         """Listen, and start the watchdog thread; does nothing if it runs. May follow `stop`."""
@@ -139,6 +151,8 @@ class SharedTimerServer(LoopThread):
         listener = Listener(self.address, 0o666 if self._users else 0o600, fd)
         self._waiter = Waiter()
         self._hooks = Hooks(self._on_expired)
+        self._journal = Journal(self._observers)
+        self._meter = Meter()
         self._response = Response(
             self._waiter,
             self._policy,
@@ -150,7 +164,9 @@ class SharedTimerServer(LoopThread):
             stderr_of=self._stderr_of,
         )
         served = self._users | {os.geteuid()}
-        self._reception = Reception(listener, self._waiter, self._response, served, observe=self._observe)
+        viewers = Viewers(self._watchdog, self._journal, self._response.ask)
+        self._reception = Reception(listener, self._waiter, self._response, viewers, served, observe=self._observe)
+        self._journal.add("started", detail=self.address)
 
     def _recorder(self) -> Recorder:
         from unhang import __version__
@@ -172,6 +188,7 @@ class SharedTimerServer(LoopThread):
         self._join_thread()
         self._response.close()
         reception.close()
+        self._journal.add("stopped", detail=self.address)
         self._hooks.close(_LAST_CALLS)
 
     @property
@@ -190,12 +207,40 @@ class SharedTimerServer(LoopThread):
         if reception is None:
             return
         self._waiter.wait(min(self._response.wait_time(), self._max_interval))
+        began = time.monotonic()
         if self._response.turn():
             reception.tidy()
+        self._meter.turned(began, time.monotonic())
 
-    def _tell(self, event: str, worker: Watched | None, timers: list[Expired], detail: str) -> None:
-        announce(event, worker, timers, detail)
-        if self._on_event is None:
+    def _watchdog(self) -> Watchdog:
+        """As viewers see it."""
+        from unhang import __version__
+
+        reception, meter = self._reception, self._meter
+        return Watchdog(
+            pid=os.getpid(),
+            version=__version__,
+            host=socket.gethostname(),
+            address=self.address,
+            started=meter.started,
+            looked=meter.looked,
+            turns=meter.turns,
+            busy=time.thread_time(),
+            longest=meter.longest,
+            overslept=meter.overslept,
+            overslept_time=meter.overslept_time,
+            dropped={} if reception is None else dict(reception.limits_met.counts),
+            workers=self.workers,
+            observe=self._observe,
+        )
+
+    def _tell(self, event: str, worker: Watched | None, timers: list[Expired], detail: str = "", **more: Any) -> None:
+        written = self._journal.add(event, worker, timers, detail=detail, **more)
+        if event == "overslept":
+            self._meter.overslept += 1
+            self._meter.overslept_time += timers[0].late
+        announce(event, worker, timers, detail, written)
+        if self._on_event is None or event in NOT_OF_TIMERS:
             return
         try:
             self._on_event(event, None if worker is None else worker.pid, timers)

@@ -3,6 +3,8 @@
 To the watchdog: `HELLO`, with the version, the flags, the signal on which the worker writes down its stacks (0: on
 none), who it says it is, and the pages attached as descriptors; `PAGE`, with more of them; `KICK`. To the worker:
 `WELCOME`, with the file for its stacks attached, or `REFUSED` with a reason as UTF-8.
+
+A viewer asks instead: `VIEW` and JSON, see `unhang.report.live`, and is answered with JSON, or refused likewise.
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ from __future__ import annotations
 from unhang._core.identity import Identity
 
 VERSION = 2
-# The flag: whatever happens, this worker is not to be killed.
+# Flags: whatever happens, this worker is not to be killed; it had lost its watchdog, and was not watched for a while.
 OBSERVE = 1
+WAS_LOST = 2
 
 KICK = b"!"
 PAGE = b"P"
 WELCOME = b"W"
+VIEW = b"V"
 _HELLO = b"unhang"
 _REFUSED = b"R"
 

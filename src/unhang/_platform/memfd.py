@@ -58,6 +58,24 @@ def close_received(fd: int) -> None:
         os.close(fd)
 
 
+def to_read(fd: int) -> int:
+    """Another descriptor of the same memory, through which it can be read and not written.
+
+    Raises:
+        OSError: there is none to be had, or no procfs.
+    """
+    return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def map_to_read(fd: int) -> mmap.mmap:
+    """Map what a watchdog hands on: memory that it has checked. The descriptor may be closed afterwards.
+
+    Raises:
+        OSError, ValueError: it cannot be mapped.
+    """
+    return mmap.mmap(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ)
+
+
 def map_sealed(fd: int) -> mmap.mmap:
     """Map what somebody else made by `create`. The descriptor may be closed afterwards.
 

@@ -1,10 +1,17 @@
-"""What a server says about its workers in the log, one line each; a report says the rest."""
+"""What a server says about its workers in the log, one line each; a report says the rest.
+
+Each record has the fields of the event as a dictionary in its attribute ``unhang``.
+"""
 
 from __future__ import annotations
 
 import logging
+from typing import Any
+
+import msgspec
 
 from unhang._watchdog.watched import Expired, Watched
+from unhang.report.live import Event
 
 logger = logging.getLogger("unhang.watchdog")
 
@@ -16,6 +23,10 @@ _LEVELS = {
     "overslept": logging.WARNING,
     "held": logging.WARNING,
     "died": logging.WARNING,
+    "connect": logging.DEBUG,
+    "disconnect": logging.DEBUG,
+    "lost watchdog": logging.INFO,  # the worker has said so
+    "report": logging.DEBUG,  # its text is a line of its own
 }
 _WORDS = {
     "killed": "ending it with {}",
@@ -27,19 +38,43 @@ _WORDS = {
     "refused": "not killed: it is protected, see above",
     "failed": "could not be killed yet",
 }
+_COMING_AND_GOING = {
+    "connect": "{} is watched",
+    "disconnect": "{} has left",
+    "lost watchdog": "{} is back, and watched again: its watchdog was gone, or did not look",
+}
 
 
-def announce(event: str, worker: Watched | None, timers: list[Expired], detail: str) -> None:
-    """Log an event."""
+def announce(
+    event: str, worker: Watched | None, timers: list[Expired], detail: str = "", written: Event | None = None
+) -> None:
+    """Log an event.
+
+    Args:
+        event: what has happened.
+        worker: to whom.
+        timers: which it is about, the earliest first.
+        detail: more of it in words.
+        written: the same as a document, whose fields the record gets.
+    """
     level = _LEVELS.get(event, logging.ERROR)
     if logger.isEnabledFor(level):  # others wait in the loop meanwhile
-        logger.log(level, "%s", _line(event, worker, timers, detail))
+        logger.log(level, "%s", _line(event, worker, timers, detail), extra=fields_of(written))
+
+
+def fields_of(event: Event | None) -> dict[str, Any]:
+    """The ``extra`` of a log record about an event: a dictionary ``unhang`` with the fields that are known."""
+    return {"unhang": {} if event is None else msgspec.to_builtins(event)}
 
 
 def _line(event: str, worker: Watched | None, timers: list[Expired], detail: str) -> str:
     if worker is None:
-        return f"the watchdog overslept: all deadlines are given {timers[0].late:.1f} s back"
+        if event == "overslept":
+            return f"the watchdog overslept: all deadlines are given {timers[0].late:.1f} s back"
+        return f"{event}: {detail}"
     who = _who(worker)
+    if event in _COMING_AND_GOING:
+        return _COMING_AND_GOING[event].format(who)
     if event == "died":
         where = f" in {timers[0].scope!r}" if timers else ""
         return f"{who} died{where}: {detail}"

@@ -53,6 +53,8 @@ class Member:
         handle: the process, also when its connection is gone.
         timers: those that have expired, the earliest first.
         policy: how it is to be ended.
+        deadline: of the first of these timers, monotonic seconds.
+        late: seconds behind it at which the worker was judged.
         steps: what was done, each with its instant (monotonic seconds).
         outcome: see `unhang.report.model.Worker`.
         signals: those that were sent to end it, in order.
@@ -62,6 +64,8 @@ class Member:
     handle: ProcessHandle
     timers: list[Expired]
     policy: Policy
+    deadline: float = 0.0
+    late: float = 0.0
     stage: Stage = Stage.WATCHED
     until: float = math.inf  # the end of the stage, monotonic seconds
     steps: list[tuple[float, str]] = field(default_factory=list)

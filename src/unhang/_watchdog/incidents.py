@@ -168,7 +168,7 @@ class Incidents:
             # Two at once would only take twice as long: what is missing then is looked for behind the first.
             seen.again = not gentle
             return
-        subject = self._subject(seen)
+        subject = self.subject(seen)
         began, until = incident.began, incident.until
         seen.gathering += 1
         seen.in_report = incident.waited = False
@@ -186,7 +186,8 @@ class Incidents:
             return False
         return self._clock.now() - incident.began - found.at < _FRESH
 
-    def _subject(self, seen: Seen) -> Subject:
+    def subject(self, seen: Seen) -> Subject:
+        """What evidence about a worker is gathered from."""
         origin = seen.watched.origin
         armed = seen.timers.armed
         block = seen.member.timers[0] if seen.member is not None else (armed[-1] if armed else None)
@@ -280,6 +281,11 @@ class Incidents:
     def knows(self, job: str) -> bool:
         """Whether a job has an incident at this moment."""
         return any(incident.job[0] == job for incident in self._incidents)
+
+    def hang_of(self, worker: Watched) -> str:
+        """The class of its hang, if that was found out."""
+        seen = next((one.seen[worker.number] for one in reversed(self._incidents) if worker.number in one.seen), None)
+        return "" if seen is None or seen.evidence is None else str(seen.evidence.hang)
 
     def wait_time(self) -> float:
         """Seconds to wait, at most, before the next `turn`."""

@@ -13,7 +13,8 @@ import socket
 import time
 from dataclasses import dataclass, field
 
-from unhang._core.messages import KICK, OBSERVE, PAGE, WELCOME, MessageError, parse_hello, refused
+from unhang._core.durations import is_of_durations
+from unhang._core.messages import KICK, OBSERVE, PAGE, VIEW, WAS_LOST, WELCOME, MessageError, parse_hello, refused
 from unhang._core.page import MOST_BYTES, PageError, PageReader
 from unhang._core.tally import Tally
 from unhang._platform import memfd
@@ -26,6 +27,7 @@ from unhang._platform.process import ProcessHandle, has_another_clock
 from unhang._platform.waiter import Waiter
 from unhang._watchdog.kill import refusal_of
 from unhang._watchdog.response import Response
+from unhang._watchdog.viewers import Viewer, Viewers
 from unhang._watchdog.watched import Origin, Watched
 from unhang._worker.implementation import fence
 
@@ -38,10 +40,11 @@ _MOST_SILENT = 256
 _MOST_MESSAGES = 1000
 # Connections accepted in one turn; the others wait for the next.
 _AT_ONCE = 64
-# Descriptors for each worker: its socket, its pidfd, its first pages, the file for its stacks, two more pidfds while it
-# is dealt with; and the part of all that workers may take.
-_FDS_A_WORKER = 7
+# Descriptors for each worker: its socket, its pidfd, its first pages, one of each for viewers, the file for its stacks,
+# two more pidfds while it is dealt with; and the part of all that workers may take.
+_FDS_A_WORKER = 8
 _SHARE = 0.75
+_MOST_VIEWERS = 32
 
 
 @dataclass(eq=False, slots=True)
@@ -55,6 +58,7 @@ class _Peer:
     welcome: bool = False
     messages: int = 0
     muted: bool = False
+    viewer: Viewer | None = None
     fd: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,17 +76,26 @@ class Reception:
         listener: where they come in.
         waiter: what the loop waits with.
         response: whom to tell about workers and their pages.
+        viewers: answers viewers.
         users: whose processes are let in.
         observe: whether no worker is ever to be killed.
     """
 
     def __init__(
-        self, listener: Listener, waiter: Waiter, response: Response, users: frozenset[int], *, observe: bool
+        self,
+        listener: Listener,
+        waiter: Waiter,
+        response: Response,
+        viewers: Viewers,
+        users: frozenset[int],
+        *,
+        observe: bool,
     ) -> None:
         self._listener = listener
         self._waiter = waiter
         self._response = response
         self._watch = response.watch
+        self._viewers = viewers
         self._users = users
         self._observe = observe
         self._peers: dict[int, _Peer] = {}  # by descriptor, the oldest first
@@ -120,8 +133,6 @@ class Reception:
         if reason is None:
             handle = ProcessHandle.of_peer(new)
             reason = self._why_not_watched(pid, handle)
-        if reason is not None:
-            self.limits_met.add("refused", reason)
         peer = _Peer(new, time.monotonic(), Watched(pid, handle, origin=Origin(user=user)), reason)
         self._waiter.call(peer.fd, functools.partial(self._hear, peer))
         self._peers[peer.fd] = self._silent[peer.fd] = peer
@@ -172,10 +183,12 @@ class Reception:
                 self._leave(peer)
                 return False
             peer.messages += 1
+            if peer.viewer is not None or (not peer.welcome and message.startswith(VIEW)):
+                return self._show(peer, message)
             if not peer.welcome:
                 self._greet(peer, message, fds)
             elif message == PAGE:
-                self._take_pages(peer, fds)
+                self._viewers.has_more(peer.watched, self._take_pages(peer, fds))
             elif message != KICK:
                 raise MessageError(f"it is none of ours: {message[:16]!r}")
         finally:
@@ -190,8 +203,9 @@ class Reception:
         flags, stack_signal, identity = parse_hello(message)
         if peer.refusal is not None:
             # Told now, since what is sent to somebody who has not been read is lost with the connection.
+            self.limits_met.add("refused", peer.refusal)
             raise _RefusedError(peer.refusal)
-        self._take_pages(peer, fds)
+        readable = self._take_pages(peer, fds)
         peer.welcome = True
         del self._silent[peer.fd]
         worker = peer.watched
@@ -204,13 +218,43 @@ class Reception:
             origin.stack_signal, origin.stack_file = stack_signal, _stack_file()
         self._watch.join(worker)
         _answer(peer.socket, WELCOME, origin.stack_file)
+        self._viewers.joined(worker, readable)
+        self._response.came(worker, was_lost=bool(flags & WAS_LOST))
 
-    def _take_pages(self, peer: _Peer, fds: list[int]) -> None:
-        pages = peer.watched.pages
+    def _take_pages(self, peer: _Peer, fds: list[int]) -> list[OwnFd]:
+        """Take pages over; returns descriptors for viewers."""
+        worker = peer.watched
+        readable = []
         for fd in fds:
-            pages.append(PageReader(memoryview(memfd.map_sealed(fd)), fence))
-            if sum(page.size for page in pages) > MOST_BYTES:
+            memory = memoryview(memfd.map_sealed(fd))
+            if is_of_durations(memory):
+                worker.durations_bytes += len(memory)
+            else:
+                worker.pages.append(PageReader(memory, fence))
+            if sum(page.size for page in worker.pages) + worker.durations_bytes > MOST_BYTES:
                 raise PageError(f"a worker has {MOST_BYTES} bytes of pages at most")
+            with contextlib.suppress(OSError):  # nobody gets to see it then
+                readable.append(OwnFd(memfd.to_read(fd)))
+        return readable
+
+    def _show(self, peer: _Peer, message: bytes) -> bool:
+        """Answer a viewer: somebody of this user's, or root."""
+        if peer.viewer is None:
+            if peer.watched.origin.user not in {os.geteuid(), 0}:
+                raise _RefusedError("only the user of the watchdog, and root, may look")
+            if self._viewers.count >= _MOST_VIEWERS:
+                raise _RefusedError(f"{_MOST_VIEWERS} others are looking already")
+            peer.viewer = Viewer()
+            self._viewers.count += 1
+            self._silent.pop(peer.fd, None)
+        answer, pages = self._viewers.answer(peer.viewer, message[len(VIEW) :])
+        if not _answer(peer.socket, answer, *pages):
+            self._leave(peer)
+            return False
+        if peer.messages <= _MOST_MESSAGES:
+            return True
+        self._mute(peer)
+        return False
 
     def _mute(self, peer: _Peer) -> None:
         """Read no more of this worker until the next beat. Its timers are looked at all the same."""
@@ -222,6 +266,7 @@ class Reception:
 
     def tidy(self) -> None:
         """Once a beat: hear everybody again, and close what has been silent for too long."""
+        self._viewers.tidy()
         for peer in self._peers.values():
             peer.messages = 0
             if peer.muted:
@@ -242,7 +287,11 @@ class Reception:
         if handle is not None and handle.fd >= 0:
             self._waiter.forget(handle.fd)
         try:
-            self._response.leave(peer.watched)
+            if peer.viewer is not None:
+                self._viewers.count -= 1
+            else:
+                self._response.leave(peer.watched)
+                self._viewers.left(peer.watched)
         finally:
             if handle is not None:
                 handle.close()
@@ -272,7 +321,12 @@ def _stack_file() -> OwnFd | None:
         return None
 
 
-def _answer(peer: socket.socket, message: bytes, file: OwnFd | None = None) -> None:
-    rights = [] if file is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file.fd]))]
-    with contextlib.suppress(OSError):
+def _answer(peer: socket.socket, message: bytes, *files: OwnFd | None) -> bool:
+    """Send a message, and descriptors with it; returns whether it could be sent."""
+    fds = array.array("i", [file.fd for file in files if file is not None])
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)] if fds else []
+    try:
         peer.sendmsg([message], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+    except OSError:
+        return False
+    return True

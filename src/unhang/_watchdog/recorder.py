@@ -62,14 +62,21 @@ class Recorder:
         self._failed = False
         self._told: dict[str, set[tuple[int, float]]] = {}
 
-    def record(self, findings: Findings) -> None:
-        """Make, keep and print the report of an incident. Whatever goes wrong is logged: kills wait for this."""
+    def record(self, findings: Findings, told: Callable[[Report], None] | None = None) -> None:
+        """Make, keep and print the report of an incident. Whatever goes wrong is logged: kills wait for this.
+
+        Args:
+            findings: the incident.
+            told: called with the report when it is new, and when all that was to be done has been done.
+        """
         if not self._is_wanted(findings):
             return
         report = self._report(findings)
         path = self._keep(report)
         self._print(report, path, findings)
         self._hooks.call(report)
+        if told is not None and (findings.first or findings.complete):
+            told(report)
 
     def _is_wanted(self, findings: Findings) -> bool:
         """Whether anybody gets to see it: one that was printed before is news only with workers that were not in it."""

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, Protocol
 
 from unhang._core.clock import Clock, SystemClock
 from unhang._core.escalation import Event, Policy
@@ -19,6 +20,7 @@ from unhang._platform.look import Look, look
 from unhang._platform.process import ProcessHandle
 from unhang._platform.waiter import Waiter
 from unhang._watchdog import kill
+from unhang._watchdog.asked import Asked
 from unhang._watchdog.departures import Departure, Departures
 from unhang._watchdog.escalations import Escalations, Member, TreeEnding
 from unhang._watchdog.evidence import Options
@@ -29,6 +31,7 @@ from unhang._watchdog.page_watch import PageWatch
 from unhang._watchdog.recorder import Recorder
 from unhang._watchdog.tree_ending import Ending
 from unhang._watchdog.watched import Expired, Watched
+from unhang.report.model import Report
 
 logger = logging.getLogger("unhang.watchdog")
 
@@ -37,7 +40,14 @@ _MOST_WRITERS = 2
 # Seconds to wait, when the server stops, for reports that are being made.
 _LAST_REPORTS = 1.0
 
-Tell = Callable[[str, Watched | None, list[Expired], str], None]
+
+class Tell(Protocol):
+    """Told what happens."""
+
+    def __call__(
+        self, event: str, worker: Watched | None, timers: list[Expired], detail: str = "", **more: Any
+    ) -> None:
+        """The event, the worker, its timers, the earliest first, and what else `unhang.report.live.Event` has of it."""
 
 
 class Response:
@@ -47,7 +57,7 @@ class Response:
         waiter: what the loop waits with.
         policy: how workers are ended, unless a timer says otherwise.
         recorder: makes the reports.
-        tell: told what happens: the event, the worker, its timers, and a detail.
+        tell: told what happens.
         users: whose processes may be signalled, besides this user's.
         spare_stopped: as for `SharedTimerServer`.
         options: what evidence is gathered.
@@ -74,7 +84,8 @@ class Response:
         self._users = users
         self._spare_stopped = spare_stopped
         self._stderr_of = stderr_of
-        clock = clock or SystemClock()
+        clock = self._clock = clock or SystemClock()
+        options = options or Options()
         self.watch = PageWatch(self, clock, policy.pretimeout)
         self._helpers = Helpers(_MOST_HELPERS, waiter.wake)
         self._writers = Helpers(_MOST_WRITERS, waiter.wake)
@@ -86,13 +97,16 @@ class Response:
             clock,
             lambda: self.watch.workers,
             self.departures,
-            recorder.record,
+            functools.partial(recorder.record, told=self.reported),
             self._is_gathered,
             evidence=policy.evidence,
-            options=options or Options(),
+            options=options,
             users=users,
             stderr_of=self._tail_of,
         )
+        self._asked = Asked(self._helpers, self._incidents.subject, options, clock)
+        # Begins to gather the stacks of a worker that nobody is after.
+        self.ask = self._asked.gather
 
     def _tail_of(self, worker: Watched) -> Callable[[], str] | None:
         return None if self._stderr_of is None else functools.partial(self._stderr_of, worker.pid)
@@ -112,7 +126,7 @@ class Response:
         outcome = self._judge(worker.handle)
         if outcome is not None:
             return outcome
-        self._escalations.begin(Member(worker, worker.handle.copy(), timers, policy))
+        self._escalations.begin(self._member(worker, worker.handle, timers, policy))
         return Outcome.PENDING
 
     def _execute_at_once(
@@ -124,8 +138,12 @@ class Response:
         outcome = kill.send(worker.handle, number, self._users, still, spare_stopped=self._spare_stopped)
         if outcome is not Outcome.SIGNALLED:
             return outcome
-        self._escalations.adopt(Member(worker, worker.handle.copy(), timers, policy), number)
+        self._escalations.adopt(self._member(worker, worker.handle, timers, policy), number)
         return Outcome.PENDING
+
+    def _member(self, worker: Watched, handle: ProcessHandle, timers: list[Expired], policy: Policy) -> Member:
+        late = timers[0].late
+        return Member(worker, handle.copy(), timers, policy, self._clock.now() - late, late)
 
     def _policy_for(self, timers: list[Expired]) -> Policy:
         """The earliest timer decides."""
@@ -156,7 +174,7 @@ class Response:
             self._escalations.give_back(timers[0].late)
         elif worker is not None and event in ("expired", "pretimeout"):
             self._incidents.noticed(worker, timers, expired=event == "expired")
-        self._tell(event, worker, timers, "")
+        self._tell(event, worker, timers)
 
     # What the escalations have done for them.
 
@@ -203,13 +221,28 @@ class Response:
     def told(self, event: str, member: Member) -> None:
         """See `Surgeon.told`."""
         self._incidents.changed(member.watched)
-        sent = " and ".join(signal.Signals(number).name for number in member.signals)
-        self._tell(event, member.watched, member.timers, sent)
+        sent = [signal.Signals(number).name for number in member.signals]
+        more: dict[str, Any] = {"late": member.late, "hang": self._incidents.hang_of(member.watched)}
+        if sent:
+            more["signal"] = sent[-1]
+        if event == "killed":
+            more["waited"] = self._clock.now() - member.deadline
+        self._tell(event, member.watched, member.timers, " and ".join(sent), **more)
 
-    # Workers that leave.
+    def reported(self, report: Report) -> None:
+        """A report was made, in a thread: tell it in the loop."""
+        self._writers.post(lambda: self._tell("report", None, [], report.headline, report=report.id, job=report.job))
+
+    # Workers that come and go.
+
+    def came(self, worker: Watched, *, was_lost: bool) -> None:
+        """A worker is watched from now on; whether it had lost its watchdog before."""
+        self._tell("lost watchdog" if was_lost else "connect", worker, [])
 
     def leave(self, worker: Watched) -> None:
         """A worker exits or hangs up: while its pages can still be read."""
+        if worker.number:  # it has come
+            self._tell("disconnect", worker, [])
         member = self._escalations.of(worker)
         departure = self.departures.add(worker, by_us=member is not None and bool(member.signals))
         self._incidents.left(worker, departure)

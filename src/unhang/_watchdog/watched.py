@@ -57,6 +57,7 @@ class Watched:
     handle: ProcessHandle | None = None
     observe: bool = False  # never to be killed
     pages: list[PageReader] = field(default_factory=list)
+    durations_bytes: int = 0  # of its pages that viewers alone read
     number: int = 0
     attempts: int = 0
     not_before: int = 0  # it is not judged before this instant

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from mmap import mmap
 
 from unhang._core.identity import of_environment
-from unhang._core.messages import KICK, OBSERVE, PAGE, hello
+from unhang._core.messages import KICK, OBSERVE, PAGE, WAS_LOST, hello
 from unhang._core.page import PageWriter
 from unhang._platform import memfd
 from unhang._platform.descriptor import Descriptor
@@ -197,7 +197,8 @@ class Link:
         if self._self_report is None or not self._self_report.is_usable():
             self._self_report = SelfReport()
         identity = of_environment(os.environ, socket.gethostname())
-        greeting = hello(self._flags, self._self_report.number, identity)
+        flags = self._flags if self._lost is None else self._flags | WAS_LOST
+        greeting = hello(flags, self._self_report.number, identity)
         try:
             self._connection = Connection(self.address, greeting, pages, self._patience)
         except NotWatchedError as error:
@@ -216,7 +217,10 @@ class Link:
 
     def _is_back(self) -> None:
         self._lost = None
-        logger.warning("the watchdog at %s is back; all timers are watched again", self.address)
+        fields = {"event": "watchdog back", "pid": os.getpid(), "address": self.address}
+        logger.warning(
+            "the watchdog at %s is back; all timers are watched again", self.address, extra={"unhang": fields}
+        )
 
     def _is_lost(self, reason: str) -> None:
         """Say so, once per outage."""
@@ -226,7 +230,8 @@ class Link:
         if self._raises:
             raise error
         if first:
-            logger.warning("%s", error)
+            fields = {"event": "watchdog lost", "pid": os.getpid(), "address": self.address, "detail": reason}
+            logger.warning("%s", error, extra={"unhang": fields})
 
     def _drop(self) -> None:
         if self._connection is not None:

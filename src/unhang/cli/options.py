@@ -111,6 +111,14 @@ _ENDING = (
         metavar="DIR|none",
         help="Where reports are kept, the last 50. Default: unhang/reports in $XDG_STATE_HOME, else in ~/.local/state.",
     ),
+    click.option(
+        "--events",
+        envvar="UNHANG_EVENTS",
+        show_envvar=True,
+        metavar="FILE|-",
+        help="Append each event (a worker came, left, expired, was killed, …) to this file as a line of JSON; "
+        "-: to standard error.",
+    ),
 )
 
 
@@ -126,6 +134,10 @@ def server_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     arguments = dict(options)
     arguments["tree"] = arguments.pop("kill") == "tree"
     directory = arguments["report_dir"] or default_directory()
+    if (events := arguments.pop("events")) is not None:
+        from unhang.observe.json_lines import JsonLines
+
+        arguments["observers"] = [JsonLines(events)]
     arguments["report_dir"] = None if directory == _NOWHERE else os.path.abspath(directory)  # noqa: PTH100 - links stay
     return arguments
 

@@ -37,7 +37,8 @@ def cast(report: Report) -> Cast:
 
 def is_suspect(report: Report, worker: Worker) -> bool:
     """Whether a worker that the verdict does not name is what the report is about all the same."""
-    return worker.expired or (report.kind == "pretimeout" and worker.evidence is not None and bool(worker.blocks))
+    is_near = report.kind == "pretimeout" and worker.evidence is not None and bool(worker.blocks)
+    return worker.expired or is_near or report.kind == "asked"
 
 
 def block_of(worker: Worker | Departed) -> Block | None:

@@ -277,7 +277,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         time: the instant that all others count from, UTC, as ISO 8601.
         host: the name of the watchdog's host.
         job: what its workers have in common, if they say so.
-        kind: ``expired``, or ``pretimeout`` as long as nothing has expired.
+        kind: ``expired``; ``pretimeout`` as long as nothing has expired; ``asked`` if somebody only wanted to know.
         headline: one line that says who hangs where and how.
         verdict: who is to blame.
         workers: those of the job, the culprits first, then those that have expired, then by rank.

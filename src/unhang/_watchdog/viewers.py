@@ -1,0 +1,185 @@
+"""What viewers are told: who is watched, what has happened, and the pages, to read for themselves.
+
+A viewer asks, and gets one bounded answer; nothing is sent to it unasked, and nothing waits for it. It reads pages with
+its own processor time. It belongs to the server's loop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from unhang._core.messages import MOST_DESCRIPTORS, MessageError
+from unhang._platform.descriptor import OwnFd
+from unhang._watchdog.journal import Journal
+from unhang._watchdog.watched import Watched
+from unhang.report.live import VERSION, Ask, News, Watchdog, WorkerInfo
+from unhang.report.model import Report
+
+# In one answer, which is one packet.
+_MOST_WORKERS = 32
+_MOST_EVENTS = 64
+# Seconds for which a worker that has left can still be asked for, so that no short life is missed; and how many can.
+_LINGER = 3.0
+_MOST_DEPARTED = 128
+
+Gather = Callable[[Watched, Callable[[Report | None], None]], bool]
+
+
+@dataclass(eq=False, slots=True)
+class _Entry:
+    """A worker, and its pages as descriptors that can only be read."""
+
+    watched: Watched
+    revision: int
+    joined: float
+    pages: list[OwnFd] = field(default_factory=list)
+    left: float | None = None
+
+    def info(self) -> WorkerInfo:
+        worker, identity = self.watched, self.watched.origin.identity
+        return WorkerInfo(
+            number=worker.number,
+            revision=self.revision,
+            pid=worker.pid,
+            user=worker.origin.user,
+            joined=self.joined,
+            changed_at=worker.changed_at / 1e9,
+            left=self.left,
+            observed=worker.observe,
+            pages=len(self.pages),
+            rank=identity.rank,
+            local_rank=identity.local_rank,
+            host=identity.host,
+            job=identity.job,
+            attempt=identity.attempt,
+        )
+
+
+class Viewer:
+    """One viewer: what it has asked for and not been told yet."""
+
+    def __init__(self) -> None:
+        self.gathering = False
+        self.stacks: Report | None = None
+        self.no_stacks = ""
+
+    def found(self, stacks: Report | None) -> None:
+        """What was gathered, if anything was."""
+        self.gathering = False
+        self.stacks = stacks
+        self.no_stacks = "" if stacks is not None else "it is gone"
+
+
+class Viewers:
+    """Answers what viewers ask.
+
+    Args:
+        watchdog: the watchdog as it is at the moment.
+        journal: what has happened.
+        gather: begins to gather the stacks of a worker, and passes them on later; False if it cannot now.
+    """
+
+    def __init__(self, watchdog: Callable[[], Watchdog], journal: Journal, gather: Gather) -> None:
+        self._watchdog = watchdog
+        self._journal = journal
+        self._gather = gather
+        # By number, in the order of their revisions.
+        self._entries: dict[int, _Entry] = {}
+        self._departed: list[_Entry] = []
+        self._revision = 0
+        self.count = 0
+
+    def joined(self, worker: Watched, pages: list[OwnFd]) -> None:
+        """A worker has come."""
+        self._put(_Entry(worker, 0, time.monotonic(), list(pages)))
+
+    def has_more(self, worker: Watched, pages: list[OwnFd]) -> None:
+        """A worker has handed over more pages."""
+        entry = self._entries.get(worker.number)
+        if entry is not None:
+            entry.pages += pages
+            self._put(entry)
+
+    def left(self, worker: Watched) -> None:
+        """A worker has left."""
+        entry = self._entries.get(worker.number)
+        if entry is None or entry.left is not None:
+            return
+        if not self.count or len(self._departed) >= _MOST_DEPARTED:
+            del self._entries[worker.number]
+            return
+        entry.left = time.monotonic()
+        self._departed.append(entry)
+        self._put(entry)
+
+    def _put(self, entry: _Entry) -> None:
+        self._revision += 1
+        entry.revision = self._revision
+        self._entries.pop(entry.watched.number, None)
+        self._entries[entry.watched.number] = entry
+
+    def tidy(self) -> None:
+        """Once a beat: forget those that have left."""
+        old = time.monotonic() - _LINGER
+        while self._departed and (self._departed[0].left or 0.0) < old:
+            self._entries.pop(self._departed.pop(0).watched.number, None)
+
+    def answer(self, viewer: Viewer, message: bytes) -> tuple[bytes, list[OwnFd]]:
+        """The answer to a message of a viewer, and the descriptors that go with it.
+
+        Raises:
+            MessageError: it does not ask as a viewer of this version does.
+        """
+        try:
+            ask = msgspec.json.decode(message, type=Ask)
+        except ValueError as error:
+            raise MessageError(f"a viewer asks for nonsense: {error}") from None
+        if ask.version != VERSION:
+            raise MessageError(f"the viewer speaks version {ask.version}, this watchdog {VERSION}: use one of both")
+        if ask.stacks:
+            self._look_into(viewer, ask.stacks)
+        stacks, viewer.stacks = viewer.stacks, None
+        if stacks is not None:  # they are long, and have an answer of their own
+            return msgspec.json.encode(News(watchdog=self._watchdog(), stacks=stacks, serial=ask.serial, more=True)), []
+        no_stacks, viewer.no_stacks = viewer.no_stacks, ""
+        news, pages = self._news(ask, no_stacks)
+        return msgspec.json.encode(news), pages
+
+    def _look_into(self, viewer: Viewer, number: int) -> None:
+        entry = self._entries.get(number)
+        if viewer.gathering:
+            return
+        if entry is None or entry.left is not None:
+            viewer.found(None)
+        elif self._gather(entry.watched, viewer.found):
+            viewer.gathering = True
+        else:
+            viewer.no_stacks = "others are being looked into: ask again in a moment"
+
+    def _news(self, ask: Ask, no_stacks: str) -> tuple[News, list[OwnFd]]:
+        changed = []
+        for entry in reversed(self._entries.values()):
+            if entry.revision <= ask.revision:
+                break
+            changed.append(entry)
+        workers: list[WorkerInfo] = []
+        pages: list[OwnFd] = []
+        while changed and len(workers) < _MOST_WORKERS and len(pages) + len(changed[-1].pages) <= MOST_DESCRIPTORS:
+            entry = changed.pop()
+            workers.append(entry.info())
+            pages += entry.pages
+        events, serial, missed = self._journal.since(ask.serial, _MOST_EVENTS)
+        news = News(
+            watchdog=self._watchdog(),
+            workers=tuple(workers),
+            events=events,
+            serial=serial,
+            missed=missed,
+            more=bool(changed) or serial < self._journal.next,
+            no_stacks=no_stacks,
+        )
+        return news, pages

@@ -1,0 +1,240 @@
+"""Looking at a watchdog from another process: it says who is there and what has happened, the pages are read here."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import socket
+import time
+from dataclasses import dataclass, field
+
+import msgspec
+
+from unhang._core.messages import VIEW, MessageError, refusal
+from unhang._core.page import NEVER, PageError, PageReader
+from unhang._platform import memfd
+from unhang._platform.address import check_address
+from unhang._platform.credentials import peer_credentials
+from unhang.errors import ViewError
+from unhang.observe.picture import Armed, Picture, Row
+from unhang.report.live import Ask, Event, News, WorkerInfo
+from unhang.report.model import Report
+
+# Bytes of an answer and descriptors that come with it: a watchdog sends fewer.
+_LONGEST = 1 << 20
+_MOST_DESCRIPTORS = 253
+_RECENT = 200
+_MOST_ARMED = 8
+_SECOND = 1e9
+
+
+@dataclass(eq=False, slots=True)
+class _Worker:
+    """A worker whose pages are mapped here."""
+
+    info: WorkerInfo
+    pages: list[PageReader] = field(default_factory=list)
+    deadlines: list[list[int]] = field(default_factory=list)
+    sequence: int | None = None
+    changed_at: float = 0.0
+    looked: float = 0.0
+
+    def row(self, now: float) -> Row:
+        armed: list[tuple[int, int, PageReader]] = []
+        for page in self.pages:
+            page.earliest()
+            armed += [(deadline, index, page) for index, deadline in enumerate(page.deadlines) if 0 < deadline < NEVER]
+        armed.sort(key=lambda entry: entry[0])
+        found = [page.snapshot(index) for _, index, page in armed[:_MOST_ARMED]]
+        blocks = tuple(
+            Armed(
+                scope=seen.scope,
+                after=seen.timeout / _SECOND,
+                running=now - seen.armed_at / _SECOND,
+                left=seen.deadline / _SECOND - now,
+                thread=seen.thread,
+            )
+            for seen in found
+            if seen is not None
+        )
+        rate = self._moved(now, [now - block.running for block in blocks])
+        return Row(self.info, blocks, len(armed), self.sequence or 0, rate, max(0.0, now - self.changed_at))
+
+    def _moved(self, now: float, armed_at: list[float]) -> float | None:
+        """Take down whether it has moved; returns how often a second its timers were armed since the last look."""
+        before, self.sequence = self.sequence, sum(page.sequence for page in self.pages)
+        deadlines = [page.deadlines for page in self.pages]
+        if before is None:
+            self.changed_at = max([self.info.changed_at, self.info.joined, *armed_at])
+        elif deadlines != self.deadlines or self.sequence != before:
+            self.changed_at = now
+        self.deadlines = deadlines
+        elapsed, self.looked = now - self.looked, now
+        return None if before is None or elapsed <= 0 else max(0, self.sequence - before) / elapsed
+
+    def close(self) -> None:
+        for page in self.pages:
+            page.close()
+        self.pages = []
+
+
+class View:
+    """A viewer's connection to a watchdog. Not thread-safe.
+
+    The watchdog answers with what is new; what workers do is read from their pages, which costs it nothing. Nothing
+    here can change a page, or keep the watchdog waiting.
+
+    Args:
+        address: the path of its socket.
+        patience: seconds to wait for an answer.
+        history: how many events of before to begin with; None: all that it still knows.
+
+    Raises:
+        ViewError: nobody listens there, or it refuses.
+        AddressError: the address is not safe.
+    """
+
+    def __init__(self, address: str, patience: float = 2.0, history: int | None = _RECENT) -> None:
+        self.address = address
+        self._patience = patience
+        self._workers: dict[int, _Worker] = {}
+        self._recent: collections.deque[Event] = collections.deque(maxlen=_RECENT)
+        self._serial = 0 if history is None else -history
+        self._revision = 0
+        self._missed = 0
+        self._stacks = 0
+        self._socket = _connect(address, patience)
+        if not history and history is not None:
+            self._serial = self._ask(time.monotonic() + patience, at_end=True).serial
+
+    def look(self) -> Picture:
+        """All as it is now.
+
+        Raises:
+            ViewError: the watchdog is gone, or does not answer in time.
+        """
+        give_up = time.monotonic() + self._patience
+        events: list[Event] = []
+        stacks: Report | None = None
+        no_stacks = ""
+        while True:
+            news = self._ask(give_up)
+            events += news.events
+            stacks, no_stacks = news.stacks or stacks, news.no_stacks or no_stacks
+            if not news.more:
+                break
+        self._recent += events
+        now = time.monotonic()
+        rows = tuple(self._workers[number].row(now) for number in sorted(self._workers))
+        return Picture(
+            at=now,
+            watchdog=news.watchdog,
+            rows=rows,
+            events=tuple(events),
+            recent=tuple(self._recent),
+            missed=self._missed,
+            stacks=stacks,
+            no_stacks=no_stacks,
+        )
+
+    def ask_stacks(self, number: int) -> None:
+        """Have the stacks of a worker taken, without disturbing it: they come with a later look.
+
+        Args:
+            number: `unhang.report.live.WorkerInfo.number`.
+        """
+        self._stacks = number
+
+    def _ask(self, give_up: float, *, at_end: bool = False) -> News:
+        serial = 1 << 62 if at_end else self._serial
+        stacks, self._stacks = self._stacks, 0
+        ask = Ask(serial=serial, revision=self._revision, stacks=stacks)
+        news, fds = self._exchange(VIEW + msgspec.json.encode(ask), give_up)
+        try:
+            if at_end:
+                return news
+            if news.missed and self._serial > 0:
+                # Some may have left meanwhile, and nobody will say so any more.
+                self._forget_all()
+            else:
+                self._take(news, fds)
+            self._serial = news.serial
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return news
+
+    def _exchange(self, message: bytes, give_up: float) -> tuple[News, list[int]]:
+        fds: list[int] = []
+        try:
+            self._socket.settimeout(max(0.01, give_up - time.monotonic()))
+            self._socket.send(message)
+            answer, fds, _, _ = socket.recv_fds(self._socket, _LONGEST, _MOST_DESCRIPTORS)
+            if not answer:
+                raise ViewError(self.address, "it has hung up: it ends, or is another version of unhang")
+            if answer[:1] != b"{":
+                raise ViewError(self.address, refusal(answer) or "it does not answer as a watchdog does")
+            return msgspec.json.decode(answer, type=News), fds
+        except TimeoutError:
+            raise ViewError(self.address, "it does not answer: it is stopped, or gets no processor time") from None
+        except (OSError, ValueError, MessageError) as error:
+            for fd in fds:
+                os.close(fd)
+            raise ViewError(self.address, f"it has hung up ({error})") from error
+
+    def _take(self, news: News, fds: list[int]) -> None:
+        rest = list(fds)
+        for info in news.workers:
+            own, rest = rest[: info.pages], rest[info.pages :]
+            self._revision = info.revision
+            worker = self._workers.setdefault(info.number, _Worker(info))
+            worker.info = info
+            for fd in own[len(worker.pages) :]:
+                with contextlib.suppress(OSError, ValueError, PageError):
+                    worker.pages.append(PageReader(memoryview(memfd.map_to_read(fd))))
+            if info.left is not None:
+                self._forget(info.number)
+        for event in news.events:
+            if event.event == "disconnect":
+                self._forget(event.number)
+
+    def _forget(self, number: int) -> None:
+        worker = self._workers.pop(number, None)
+        if worker is not None:
+            worker.close()
+
+    def _forget_all(self) -> None:
+        for number in list(self._workers):
+            self._forget(number)
+        self._revision = 0
+
+    def close(self) -> None:
+        """Hang up. May be called twice."""
+        self._forget_all()
+        self._socket.close()
+
+
+def _connect(address: str, patience: float) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.settimeout(patience)
+        connection.connect(check_address(address))
+        _, user = peer_credentials(connection)
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, OSError):
+            raise ViewError(address, _why(error)) from error
+        raise
+    if user not in {os.geteuid(), 0} and os.geteuid() != 0:
+        connection.close()
+        raise ViewError(address, f"user {user} listens there, not you")
+    return connection
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, (ConnectionRefusedError, FileNotFoundError)):
+        return "nobody listens there; start one with `unhang run` or `unhang serve`"
+    if isinstance(error, BlockingIOError):
+        return "it is busy: its queue of connections is full"
+    return str(error.strerror or error)
