@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # Twice quiet: errors only.
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 # What the extension is compiled from.
-COMPILED := setup.py src/unhang/_core/page.py $(wildcard src/unhang/_worker/_block.c)
+COMPILED := setup.py src/unhang/_core/page.py src/unhang/_core/durations.py $(wildcard src/unhang/_worker/_block.c)
 
 .PHONY: demo test test-pure sanitize check bench chaos verdict docs peers clean
 

@@ -22,7 +22,8 @@ from setuptools.errors import SetupError
 
 REQUIRE = "UNHANG_REQUIRE_EXTENSION"
 SOURCE = "src/unhang/_worker/_block.c"
-PAGE = "src/unhang/_core/page.py"
+# The modules whose constants the extension is compiled with: PAGE_DEADLINE, DURATIONS_FIRST, and so on.
+LAYOUTS = {"PAGE": "src/unhang/_core/page.py", "DURATIONS": "src/unhang/_core/durations.py"}
 # pip keeps the wheels that it has built.
 AGAIN = "then install unhang again (pip: --force-reinstall --no-cache-dir)"
 
@@ -39,18 +40,22 @@ def why_none() -> str:
 
 
 def layout() -> list[tuple[str, str | None]]:
-    """The constants of the page as macros, PAGE_DEADLINE and so on: the module that has them is their one source."""
-    constants = runpy.run_path(PAGE)
-    return [(f"PAGE_{name}", str(value)) for name, value in constants.items() if name.isupper() and type(value) is int]
+    """The constants of the layouts as macros: the modules that have them are their one source."""
+    return [
+        (f"{prefix}_{name}", str(value))
+        for prefix, path in LAYOUTS.items()
+        for name, value in runpy.run_path(path).items()
+        if name.isupper() and type(value) is int
+    ]
 
 
 def extension() -> Extension:
-    """The extension, which sees the layout of the page."""
+    """The extension, which sees the layouts."""
     return Extension(
         "unhang._worker._block",
         [SOURCE],
         define_macros=layout(),
-        depends=[PAGE, "setup.py"],
+        depends=[*LAYOUTS.values(), "setup.py"],
         extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra"],
     )
 

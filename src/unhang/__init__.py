@@ -18,6 +18,7 @@ from unhang.errors import UnhangError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from unhang._worker.client import SharedTimerClient
+    from unhang._worker.learned import Learned, learned
     from unhang.api import RequestQueue, TimerClient, TimerRequest, TimerServer
     from unhang.debug_info_logging import log_debug_info_for_expired_timers
     from unhang.file_based_local_timer import FileTimerClient, FileTimerRequest, FileTimerServer
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 _LOADED_WHEN_USED = {
     "unhang._worker.client": ("SharedTimerClient",),
+    "unhang._worker.learned": ("Learned", "learned"),
     "unhang.api": ("RequestQueue", "TimerClient", "TimerRequest", "TimerServer"),
     "unhang.debug_info_logging": ("log_debug_info_for_expired_timers",),
     "unhang.file_based_local_timer": ("FileTimerClient", "FileTimerRequest", "FileTimerServer"),
@@ -41,6 +43,7 @@ __all__ = [
     "FileTimerRequest",
     "FileTimerServer",
     "Heartbeat",
+    "Learned",
     "LocalTimerClient",
     "LocalTimerServer",
     "MultiprocessingRequestQueue",
@@ -55,6 +58,7 @@ __all__ = [
     "configure",
     "expires",
     "heartbeat",
+    "learned",
     "log_debug_info_for_expired_timers",
 ]
 

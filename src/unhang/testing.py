@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol, Self
 
+from unhang._core.duration_pages import DurationWriter
 from unhang._core.page import PageReader, PageWriter, Snapshot
 from unhang._watchdog.kill import Outcome
 from unhang._watchdog.page_watch import PageWatch
@@ -205,6 +206,9 @@ class _Memory:
         self._worker.pages.append(PageReader(memoryview(memory)))
         self._watch.kicked(self._worker)
         return writer
+
+    def new_durations(self, size: int) -> DurationWriter:
+        return DurationWriter(memoryview(bytearray(size)))
 
     def attend(self, watched: memoryview, deadline: int) -> bool:  # noqa: ARG002 - it looks at all of them
         self._watch.kicked(self._worker)

@@ -16,9 +16,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from unhang._core.duration_pages import DurationWriter
 from unhang._core.page import PageWriter
 from unhang._worker import plain, slots
 from unhang._worker.client import SharedTimerClient
+from unhang._worker.learned import learned
 from unhang.errors import TimerStateError, WatchdogLostError
 
 SECOND = 1_000_000_000
@@ -40,6 +42,8 @@ def compiled():
 def few_sites(monkeypatch):
     """Scopes are forgotten soon; and garbage is collected when a test says so: both worlds see it at the same step."""
     monkeypatch.setattr(slots, "_MOST_SITES", FEW_SITES)
+    for name, method in (("__exit__", plain._exit), ("restart", plain._restart)):
+        monkeypatch.setattr(plain.Timer, name, method)  # until somebody learns
     gc.disable()
     yield
     gc.enable()
@@ -49,7 +53,7 @@ def few_sites(monkeypatch):
 class World:
     """A client with one implementation, over a channel that writes down what it is told, and a clock."""
 
-    def __init__(self, made_of):
+    def __init__(self, made_of, learn=False):
         self.made_of = made_of
         self.now = 1_000_000 * SECOND
         self.lost = self.gone = False
@@ -59,7 +63,14 @@ class World:
         self.timers = []
         self.suspensions = []
         self.hearts = []
-        self.client = SharedTimerClient._over(self, lambda: self.now, made_of)
+        self.durations = []
+        self.client = SharedTimerClient._over(self, lambda: self.now, made_of, learn=learn)
+
+    def new_durations(self, size):
+        self.told.append(("new durations", size))
+        self._fail()
+        self.durations.append(bytearray(size))
+        return DurationWriter(memoryview(self.durations[-1]))
 
     def new_page(self, size):
         self.told.append(("new page", size))
@@ -147,12 +158,14 @@ WORDS = st.integers(-(2**63), 2**63 - 1)
 class Both(RuleBasedStateMachine):
     """Whatever is done, in any order, is done to both."""
 
+    learn = False
+
     @initialize()
     def begin(self):
         """Two worlds, which nothing connects."""
         gc.freeze()  # what hypothesis keeps need not be looked at
         compiled = importlib.import_module("unhang._worker._block")
-        self.worlds = [World(plain), World(compiled)]
+        self.worlds = [World(plain, self.learn), World(compiled, self.learn)]
 
     def both(self, action):
         """Do something in both; it comes to the same."""
@@ -312,8 +325,8 @@ class Both(RuleBasedStateMachine):
 
     @rule()
     def collect(self):
-        """What was lost in cycles comes back."""
-        gc.collect()
+        """What was lost in cycles comes back; what was armed there is told."""
+        outcome(gc.collect)
 
     @invariant()
     def they_are_the_same(self):
@@ -321,6 +334,7 @@ class Both(RuleBasedStateMachine):
         first, second = self.worlds
         assert first.look() == second.look()
         assert list(differences(first.memory, second.memory)) == []
+        assert first.durations == second.durations
 
     def teardown(self):
         """Nothing is dropped while it is armed."""
@@ -328,8 +342,32 @@ class Both(RuleBasedStateMachine):
             world.end()
 
 
+class Learning(Both):
+    """The same, while both write down how long blocks take, and some budgets are learned."""
+
+    learn = True
+
+    @rule(scope=SCOPES, startup=st.sampled_from([60, 90]))
+    def enter_learned(self, scope, startup):
+        """A block whose budget is learned."""
+        after = learned(minimum=1, maximum=60, startup=startup)
+        self.both(lambda world: world.timers.append(world.client.timer(after, scope).__enter__()))
+
+    @rule(scope=SCOPES)
+    def learned_heart(self, scope):
+        """A heartbeat whose budget is learned."""
+        self.both(lambda world: world.hearts.append(world.heartbeat(learned(maximum=60, startup=90), scope)))
+
+    @rule(nanoseconds=st.integers(0, 2**46))
+    def advance_anyhow(self, nanoseconds):
+        """A block may take as long as it likes."""
+        self.advance(nanoseconds)
+
+
 TestBoth = Both.TestCase
 TestBoth.settings = settings(max_examples=60, stateful_step_count=40)
+TestLearning = Learning.TestCase
+TestLearning.settings = TestBoth.settings
 
 
 @pytest.fixture(params=["compiled", "plain"])

@@ -35,8 +35,7 @@ from __future__ import annotations
 
 import sys
 
-from unhang._core.page import WORD
-
+WORD = 8
 MAGIC = int.from_bytes(b"unhangd\0", "little")
 VERSION = 1
 PAGE_BYTES = 512 * 1024

@@ -63,6 +63,7 @@ typedef struct {
     PyObject_HEAD
     SITE_OBJECTS(FIELD)
     long long after, slack, ending, pretimeout;
+    View durations; /* of its scope, while they are learned */
 } Site;
 
 typedef struct {
@@ -150,14 +151,32 @@ static int read_clock(Site *site, int64_t *now) {
     return *now == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
+/* Whether the block in this slot is to be learned: it is none that was suspended, extended, or inherited by a child. */
+static inline int is_learned(Site *site, Slot *slot, int64_t deadline) {
+    return site->durations.words && deadline < PAGE_NEVER && load(&slot->cell, PAGE_TIMEOUT) == site->after &&
+           slot->watched.words;
+}
+
+/* Write down how long a block took; in which bucket, unhang._core.durations.bucket_of says. */
+static void learn(Site *site, int64_t took) {
+    View *to = &site->durations;
+    int octave = took > 0 ? 63 - __builtin_clzll((uint64_t)took) : 0;
+    int bucket = (octave - DURATIONS_SHORTEST_OCTAVE) * 4 + (int)(took >> Py_MAX(octave - 2, 0) & 3);
+    bucket = octave < DURATIONS_SHORTEST_OCTAVE ? 0 : Py_MIN(bucket, DURATIONS_BUCKET_COUNT - 1);
+    if (!to->words)
+        return; /* not any more: the clock of a test has been asked meanwhile */
+    if (!load(to, DURATIONS_FIRST))
+        return store(to, DURATIONS_FIRST, Py_MAX(took, 1));
+    store(to, DURATIONS_BUCKETS + bucket, load(to, DURATIONS_BUCKETS + bucket) + 1);
+    store(to, DURATIONS_LONGEST, Py_MAX(load(to, DURATIONS_LONGEST), took));
+}
+
 TRAVERSE(Site, SITE_OBJECTS)
 TRAVERSE(Slot, SLOT_OBJECTS)
 TRAVERSE(Timer, TIMER_OBJECTS)
 TRAVERSE(Heartbeat, HEARTBEAT_OBJECTS)
 
-static int Heartbeat_clear(Heartbeat *self) {
-    HEARTBEAT_OBJECTS(CLEAR) return 0;
-}
+static int Heartbeat_clear(Heartbeat *self) { HEARTBEAT_OBJECTS(CLEAR) return 0; }
 
 static void entry_set(Entry *entry, Entry new) {
     Entry old = *entry;
@@ -168,10 +187,19 @@ static void entry_set(Entry *entry, Entry new) {
         Py_XDECREF(i == CLIENT ? NULL : old.asked[i]);
 }
 
+static void view_drop(View *view) {
+    View old = *view;
+    *view = (View){0};
+    if (old.words)
+        PyBuffer_Release(&old.buffer);
+    Py_XDECREF(old.object);
+}
+
 static int Site_clear(Site *self) {
     for (int i = 0; i < 1 << ENTRY_BITS; i++)
         if (the.entries[i].site == self)
             entry_set(&the.entries[i], (Entry){0});
+    view_drop(&self->durations);
     SITE_OBJECTS(CLEAR) return 0;
 }
 
@@ -188,15 +216,8 @@ static PyMemberDef Site_members[] = {
     {"after", T_LONGLONG, offsetof(Site, after), 0, NULL},
     {"slack", T_LONGLONG, offsetof(Site, slack), 0, NULL},
     {"ending", T_LONGLONG, offsetof(Site, ending), 0, NULL},
-    {"pretimeout", T_LONGLONG, offsetof(Site, pretimeout), 0, NULL},
-    {0},
+    {"pretimeout", T_LONGLONG, offsetof(Site, pretimeout), 0, NULL}, {0},
 };
-
-static void view_drop(View view) {
-    if (view.words)
-        PyBuffer_Release(&view.buffer);
-    Py_XDECREF(view.object);
-}
 
 /* Takes the reference to the item. What the list does not take is dropped. */
 static void append(PyObject *list, PyObject *item) {
@@ -222,8 +243,8 @@ static void Slot_dealloc(Slot *self) {
     if (self->weak)
         PyObject_ClearWeakRefs((PyObject *)self);
     PyErr_Restore(error[0], error[1], error[2]);
-    view_drop(self->cell);
-    view_drop(self->watched);
+    view_drop(&self->cell);
+    view_drop(&self->watched);
     SLOT_OBJECTS(CLEAR)
     type->tp_free(self);
     Py_DECREF(type);
@@ -237,10 +258,16 @@ static int view_set(View *view, PyObject *object, Py_ssize_t size) {
     new.words = new.buffer.buf;
     int is_right = !new.words || (new.buffer.len >= size && (uintptr_t)new.words % sizeof(Word) == 0);
     *view = is_right ? new : old;
-    view_drop(is_right ? old : new);
+    view_drop(is_right ? &old : &new);
     return is_right || PyErr_Format(PyExc_ValueError, "these are not %zd bytes of words", size) ? 0 : -1;
 }
 
+/* Where to write down how long its blocks take; None: nowhere. */
+static PyObject *Site_keep(Site *self, PyObject *durations) {
+    return view_set(&self->durations, durations, DURATIONS_RECORD_BYTES) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+static PyMethodDef Site_methods[] = {{"keep", (PyCFunction)Site_keep, METH_O, NULL}, {0}};
 static PyObject *Slot_place(Slot *self, PyObject *args) {
     PyObject *cell, *watched;
     if (!PyArg_ParseTuple(args, "O!O:_place", &PyMemoryView_Type, &cell, &watched) ||
@@ -251,14 +278,12 @@ static PyObject *Slot_place(Slot *self, PyObject *args) {
 }
 
 static PyMethodDef Slot_methods[] = {{"_place", (PyCFunction)Slot_place, METH_VARARGS, ""}, {0}};
-
 static PyMemberDef Slot_members[] = {
     SLOT_OBJECTS(MEMBER)
     {"cell", T_OBJECT_EX, offsetof(Slot, cell.object), READONLY, NULL},
     {"watched", T_OBJECT_EX, offsetof(Slot, watched.object), READONLY, NULL},
     {"count", T_LONGLONG, offsetof(Slot, count), 0, NULL},
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(Slot, weak), READONLY, NULL},
-    {0},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Slot, weak), READONLY, NULL}, {0},
 };
 
 /* An idle slot of the site, or another one; a new reference. */
@@ -353,8 +378,14 @@ static PyObject *Timer_enter(Timer *self, PyObject *Py_UNUSED(ignored)) {
 static PyObject *Timer_exit(Timer *self, PyObject *const *args, Py_ssize_t nargs) {
     if (nargs != 3)
         return PyErr_Format(PyExc_TypeError, "__exit__() takes 3 arguments, not %zd", nargs);
+    int64_t deadline = self->slot ? load(&self->slot->cell, PAGE_DEADLINE) : 0, now;
+    int is_to_learn = self->slot && is_learned(self->site, self->slot, deadline);
     if (!leave(self) && args[0] == Py_None) /* an exception of the block comes out as it went in */
         return PyObject_CallMethod((PyObject *)self, "_refuse", "s", "leave");
+    if (is_to_learn && read_clock(self->site, &now) < 0)
+        return NULL;
+    if (is_to_learn)
+        learn(self->site, now - (deadline - self->site->after));
     Py_RETURN_NONE;
 }
 
@@ -381,11 +412,14 @@ static PyObject *Timer_restart(Timer *self, PyObject *Py_UNUSED(ignored)) {
     Slot *slot = self->slot;
     if (slot && !slot->watched.words)
         return PyObject_CallMethod((PyObject *)self, "_arm_anew", NULL);
-    if (!slot || load(&slot->cell, PAGE_DEADLINE) >= PAGE_NEVER)
+    int64_t deadline = slot ? load(&slot->cell, PAGE_DEADLINE) : PAGE_NEVER;
+    if (deadline >= PAGE_NEVER)
         return PyObject_CallMethod((PyObject *)self, "_refuse", "s", "restart");
     if (read_clock(self->site, &now) < 0 || slot != self->slot)
         return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
     slot->count++;
+    if (is_learned(self->site, slot, deadline))
+        learn(self->site, now - (deadline - self->site->after));
     return move(self, slot, now + self->site->after, self->site->after);
 }
 
@@ -394,16 +428,13 @@ static PyMethodDef Timer_methods[] = {
     {"__exit__", (PyCFunction)(void (*)(void))Timer_exit, METH_FASTCALL,
      "__exit__($self, exc_type, exc, traceback, /)\n--\n\n"},
     {"restart", (PyCFunction)Timer_restart, METH_NOARGS, "restart($self)\n--\n\n"},
-    {"_move", (PyCFunction)Timer_move, METH_VARARGS, NULL},
-    {0},
+    {"_move", (PyCFunction)Timer_move, METH_VARARGS, NULL}, {0},
 };
-
 static PyMemberDef Timer_members[] = {
     {"_site", T_OBJECT_EX, offsetof(Timer, site), READONLY, NULL},
     {"_slot", T_OBJECT, offsetof(Timer, slot), READONLY, NULL},
     {"_left", T_LONGLONG, offsetof(Timer, left), 0, NULL},
-    {"_was_entered", T_BOOL, offsetof(Timer, was_entered), READONLY, NULL},
-    {0},
+    {"_was_entered", T_BOOL, offsetof(Timer, was_entered), READONLY, NULL}, {0},
 };
 
 static PyObject *Heartbeat_beat(Heartbeat *self, PyObject *Py_UNUSED(ignored)) {
@@ -418,10 +449,7 @@ static PyObject *Heartbeat_beat(Heartbeat *self, PyObject *Py_UNUSED(ignored)) {
     return done;
 }
 
-static PyMethodDef Heartbeat_methods[] = {
-    {"beat", (PyCFunction)Heartbeat_beat, METH_NOARGS, "beat($self)\n--\n\n"}, {0},
-};
-
+static PyMethodDef Heartbeat_methods[] = {{"beat", (PyCFunction)Heartbeat_beat, METH_NOARGS, "beat($self)\n--\n\n"}, {0}};
 static PyMemberDef Heartbeat_members[] = {
     HEARTBEAT_OBJECTS(MEMBER) {"_closed", T_BOOL, offsetof(Heartbeat, _closed), 0, NULL}, {0},
 };
@@ -539,7 +567,7 @@ static PyMethodDef functions[] = {
 
 static PyType_Slot Site_slots[] = {
     {Py_tp_traverse, Site_traverse}, {Py_tp_clear, Site_clear}, {Py_tp_dealloc, collected_dealloc},
-    {Py_tp_members, Site_members}, {0},
+    {Py_tp_members, Site_members}, {Py_tp_methods, Site_methods}, {0},
 };
 static PyType_Slot Slot_slots[] = {
     {Py_tp_traverse, Slot_traverse}, {Py_tp_dealloc, Slot_dealloc},

@@ -6,7 +6,7 @@ import os
 import sys
 
 from unhang._core.page import parse_ending
-from unhang._worker.client import ADDRESS, SharedTimerClient
+from unhang._worker.client import ADDRESS, LEARN, SharedTimerClient
 from unhang._worker.flags import is_clear, says_no
 from unhang._worker.implementation import Timer, accelerate, use
 from unhang.errors import NoTimerClientError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
+    from unhang._worker.learned import Learned
     from unhang._worker.timer import TimerBase
     from unhang.api import Expiration, TimerClient
 
@@ -42,7 +43,7 @@ _FROM_ENVIRONMENT = _FromEnvironment()
 
 
 def expires(
-    after: float | timedelta,
+    after: float | timedelta | Learned,
     scope: str | None = None,
     client: TimerClient | SharedTimerClient | None = None,
     *,
@@ -61,7 +62,8 @@ def expires(
     promised that it is killed at that very instant, see the guarantees.
 
     Args:
-        after: the timeout, in seconds or as a ``timedelta``, from entering the block on (monotonic clock).
+        after: the timeout, in seconds or as a ``timedelta``, from entering the block on (monotonic clock); or what
+            `unhang.learned` returns, which follows from how long such blocks took before.
         scope: names the timer in the report. Default: the place of this call, as ``file#line``.
         client: whom to ask; default: the one given to `configure`, else the one that the environment names
             (``UNHANG_ADDRESS``, ``TORCHELASTIC_TIMER_FILE``), looked up when the block is entered.
@@ -123,6 +125,8 @@ def _expires(
         return client.timer(after, scope, source, key, **options)
     if options:
         raise TypeError(f"signal, grace and pretimeout are for shared timers, not for a {type(client).__name__}")
+    if hasattr(after, "budgets"):
+        after = max(after.budgets(scope)) / 1e9
     block: Expiration = (_expiration or _load_expiration())(after, scope, client)
     return block
 
@@ -140,13 +144,19 @@ def timers_like(timer: TimerBase) -> Callable[[], AbstractContextManager[object]
     site = timer._site
     if getattr(_client, "sites", None) is not site.slots.sites:
         return lambda: site.slots.timer(site)
-    after, scope = timer.after, timer.scope
+    after, scope = site.slots.learned_of(site) or timer.after, timer.scope
     signal, grace = parse_ending(site.ending)
     pretimeout = site.pretimeout / 1e9 or None
     return lambda: expires(after, scope, signal=signal, grace=grace, pretimeout=pretimeout)
 
 
-def configure(timer_client: Any = _FROM_ENVIRONMENT, *, observe: bool | None = None, on_lost: str = "warn") -> None:
+def configure(
+    timer_client: Any = _FROM_ENVIRONMENT,
+    *,
+    observe: bool | None = None,
+    on_lost: str = "warn",
+    learn: bool | str | None = None,
+) -> None:
     """Choose the watchdog for this process and its children.
 
     Args:
@@ -157,6 +167,9 @@ def configure(timer_client: Any = _FROM_ENVIRONMENT, *, observe: bool | None = N
         observe: ask the watchdog to tell what expires and to kill nobody. Default: the environment variable
             ``UNHANG_OBSERVE``, else no. A client that is given has its own say.
         on_lost: as for `SharedTimerClient`.
+        learn: write down how long blocks take, for `unhang.learned`: the file in which a watchdog that is started for
+            this keeps that, or True for ``unhang/learned.json`` in ``$XDG_STATE_HOME``, else in ``~/.local/state``. It
+            sets the environment variable ``UNHANG_LEARN``. Default: what that says already; False: nothing is learned.
 
     Raises:
         NotSupportedError: there is no watchdog to be had for this process; the message says why.
@@ -164,6 +177,8 @@ def configure(timer_client: Any = _FROM_ENVIRONMENT, *, observe: bool | None = N
     Call it once, before threads use `expires`. A forked child keeps the choice.
     """
     _leave()
+    if learn is not None:
+        _learn(learn)
     if timer_client is _FROM_ENVIRONMENT:
         observe = _observes() if observe is None else observe
         if os.environ.get(ADDRESS) or os.environ.get(_TORCH_PIPE):
@@ -175,6 +190,15 @@ def configure(timer_client: Any = _FROM_ENVIRONMENT, *, observe: bool | None = N
         if isinstance(timer_client, SharedTimerClient):
             timer_client.connect()
     set_client(timer_client)
+
+
+def _learn(learn: bool | str) -> None:
+    if learn is False:
+        os.environ.pop(LEARN, None)
+        return
+    from unhang._worker.learned import default_path  # for those who want it
+
+    os.environ[LEARN] = default_path() if learn is True else os.path.abspath(learn)  # noqa: PTH100 - pathlib is not loaded otherwise
 
 
 def set_client(client: Any) -> None:

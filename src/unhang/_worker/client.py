@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from unhang._worker.flags import says_no
 from unhang._worker.implementation import CHOSEN, Timer
 from unhang._worker.seconds import nanoseconds
 from unhang._worker.slots import Slots
@@ -16,9 +17,12 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Any, Self
 
+    from unhang._worker.learned import Learned
     from unhang._worker.slots import Channel
 
 ADDRESS = "UNHANG_ADDRESS"
+# The file of learned durations; set, it has workers learn.
+LEARN = "UNHANG_LEARN"
 # An expiration time that is over is a timeout this short, in seconds.
 _AT_ONCE = 1e-6
 
@@ -41,6 +45,8 @@ class SharedTimerClient:
             once per outage, through the logger ``unhang``, and carries on; ``"raise"`` makes each arming raise
             `WatchdogLostError` until the watchdog is back.
         observe: ask the watchdog to tell what expires, and never to kill this process.
+        learn: write down how long blocks take, for `unhang.learned`; at most 0.25 µs a block. Default: whether the
+            environment variable ``UNHANG_LEARN`` is set, as ``unhang run --learn`` does it.
 
     Raises:
         NoTimerClientError: there is neither an address nor ``UNHANG_ADDRESS``.
@@ -56,6 +62,7 @@ class SharedTimerClient:
         *,
         on_lost: str = "warn",
         observe: bool = False,
+        learn: bool | None = None,
         _revive: Callable[[str], None] | None = None,
     ) -> None:
         if on_lost not in ("warn", "raise"):
@@ -66,29 +73,32 @@ class SharedTimerClient:
         if not hasattr(os, "memfd_create"):
             raise NotSupportedError("SharedTimerClient", "no memfd_create(); use FileTimerClient or LocalTimerClient")
         self.address: str = address
-        self._options = {"on_lost": on_lost, "observe": observe}
+        self._options = {"on_lost": on_lost, "observe": observe, "learn": learn}
         from unhang._worker.link import Link  # what it needs is there then, though descriptors may be short later
 
-        self._set_up(Link(address, on_lost=on_lost, observe=observe, revive=_revive), time.monotonic_ns)
+        self._set_up(Link(address, on_lost=on_lost, observe=observe, revive=_revive), time.monotonic_ns, learn=learn)
 
-    def _set_up(self, channel: Channel, clock: Callable[[], int], made_of: Any = CHOSEN) -> None:
-        self.slots = Slots(channel, clock, made_of)
+    def _set_up(
+        self, channel: Channel, clock: Callable[[], int], made_of: Any = CHOSEN, *, learn: bool | None = None
+    ) -> None:
+        learn = not says_no(os.environ.get(LEARN, "")) if learn is None else learn
+        self.slots = Slots(channel, clock, made_of, learn=learn)
         # What expires() looks a block up in.
         self.sites = self.slots.sites
         self._held: dict[str, Timer] = {}
 
     @classmethod
-    def _over(cls, channel: Channel, clock: Callable[[], int], made_of: Any = CHOSEN) -> Self:
+    def _over(cls, channel: Channel, clock: Callable[[], int], made_of: Any = CHOSEN, *, learn: bool = False) -> Self:
         """A client over another channel and clock, and with another implementation of a block, for tests."""
         client = cls.__new__(cls)
         client.address = "memory"
         client._options = {}
-        client._set_up(channel, clock, made_of)
+        client._set_up(channel, clock, made_of, learn=learn)
         return client
 
     def timer(
         self,
-        after: float | timedelta,
+        after: float | timedelta | Learned,
         scope: str,
         source: object = None,
         key: tuple[object, ...] | None = None,
@@ -100,7 +110,7 @@ class SharedTimerClient:
         """A timer that expires ``after`` seconds, or a ``timedelta``, behind the instant at which its block is entered.
 
         Args:
-            after: the timeout.
+            after: the timeout, or what `unhang.learned` returns.
             scope: names the timer; several at once may have the same name.
             source: internal.
             key: internal.
@@ -115,19 +125,23 @@ class SharedTimerClient:
             raise TypeError(f"scope is the name of the timer, a string, not {type(scope).__name__}")
         timeout = nanoseconds(after, "after")
         key = key or (scope, after)
-        if signal is grace is pretimeout is None:
-            return self.slots.timer(self.slots.site(key, scope, timeout, source))
-        key = (*key, signal, grace, pretimeout)
+        options = {}
+        if not signal is grace is pretimeout is None:
+            key = (*key, signal, grace, pretimeout)
         try:
             site = self.sites.get(key)
         except TypeError:  # not hashable: parse() says what is wrong
             site = None
-        if site is None:
+        if site is not None:
+            return self.slots.timer(site)
+        if not signal is grace is pretimeout is None:
             from unhang._worker.endings import parse  # for those who want it
 
             ending, early = parse(signal, grace, pretimeout)
-            site = self.slots.site(key, scope, timeout, source, ending=ending, pretimeout=early)
-        return self.slots.timer(site)
+            options = {"ending": ending, "pretimeout": early}
+        if hasattr(after, "budgets"):
+            return self.slots.timer(self.slots.learned_site(key, scope, after, source, **options))  # type: ignore[arg-type]
+        return self.slots.timer(self.slots.site(key, scope, timeout, source, **options))
 
     def acquire(self, scope_id: str, expiration_time: float) -> None:
         """Arm the timer ``scope_id`` of this process, to expire at ``expiration_time`` (wall clock, seconds).
@@ -163,5 +177,5 @@ class SharedTimerClient:
         return _unpickle, (type(self), self.address, self._options)
 
 
-def _unpickle(cls: type[SharedTimerClient], address: str, options: dict[str, str | bool]) -> SharedTimerClient:
+def _unpickle(cls: type[SharedTimerClient], address: str, options: dict[str, str | bool | None]) -> SharedTimerClient:
     return cls(address, **options)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from unhang._worker.client import SharedTimerClient
+    from unhang._worker.learned import Learned
     from unhang.api import TimerClient
 
 
@@ -21,13 +22,17 @@ class HeartbeatBase:
 
     __slots__ = NO_SLOTS
 
-    _args: tuple[float | timedelta, str, TimerClient | SharedTimerClient | None]
+    _args: tuple[float | timedelta | Learned, str, TimerClient | SharedTimerClient | None]
     _options: dict[str, Any]
     _timer: Any
     _closed: bool
 
     def __init__(
-        self, after: float | timedelta, scope: str, client: TimerClient | SharedTimerClient | None, **options: Any
+        self,
+        after: float | timedelta | Learned,
+        scope: str,
+        client: TimerClient | SharedTimerClient | None,
+        **options: Any,
     ) -> None:
         nanoseconds(after, "after")
         self._args = (after, scope, client)
@@ -55,6 +60,11 @@ class HeartbeatBase:
             before.restart()
             return
         timer = expires(*self._args, **self._options)
+        ours: Any = timer
+        if hasattr(self._args[0], "budgets"):  # behind the second beat, another timeout holds
+            from unhang._worker.starting import FirstLap
+
+            ours = FirstLap(self, timer)
         try:
             timer.__enter__()
         except BaseException:
@@ -64,7 +74,7 @@ class HeartbeatBase:
         if self._closed or self._timer is not before:  # a signal handler has closed it, or has had the first beat
             timer.__exit__(None, None, None)
         else:
-            self._timer = timer
+            self._timer = ours
 
     def close(self) -> None:
         """The loop is over: the timer is disarmed. May be called twice."""

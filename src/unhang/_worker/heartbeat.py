@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from unhang._worker.client import SharedTimerClient
+    from unhang._worker.learned import Learned
     from unhang.api import TimerClient
 
 
 def heartbeat(
-    after: float | timedelta,
+    after: float | timedelta | Learned,
     scope: str | None = None,
     client: TimerClient | SharedTimerClient | None = None,
     *,

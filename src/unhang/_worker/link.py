@@ -24,6 +24,10 @@ from unhang._worker.connection import Connection, NotWatchedError
 from unhang._worker.slot import STALE
 from unhang.errors import NotSupportedError, WatchdogLostError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unhang._core.duration_pages import DurationWriter
+
 logger = logging.getLogger("unhang")
 
 # Seconds to wait for the watchdog's answer: at first, and when the job is under way.
@@ -92,10 +96,26 @@ class Link:
             fd, memory = memfd.create(size)
         except OSError as error:
             return self._without_memory(size, f"no memory can be shared with it: {error.strerror}, see `ulimit -n`")
-        page = _Page(Descriptor(fd), memory)
         writer = PageWriter(memoryview(memory))
         # The watchdog looks as soon as it gets the page: until then nobody is late.
         writer.watched[0] = writer.watched[1] = time.monotonic_ns()
+        self._share(fd, memory)
+        return writer
+
+    def new_durations(self, size: int) -> DurationWriter | None:
+        """See `Channel.new_durations`."""
+        from unhang._core.duration_pages import DurationWriter  # for those who learn
+
+        try:
+            fd, memory = memfd.create(size)
+        except OSError:
+            return None
+        writer = DurationWriter(memoryview(memory))
+        self._share(fd, memory)
+        return writer
+
+    def _share(self, fd: int, memory: mmap) -> None:
+        page = _Page(Descriptor(fd), memory)
         with self._lock:
             self._pages.append(page)
             try:
@@ -104,7 +124,6 @@ class Link:
                 self._pages.remove(page)
                 page.close()
                 raise
-        return writer
 
     def _without_memory(self, size: int, reason: str) -> PageWriter:
         """A page that nobody watches, for as long as none can be shared: the worker goes on."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from os import getpid
 
+from unhang._core.durations import BUCKET_COUNT, BUCKETS, FIRST, LONGEST, SHORTEST_OCTAVE, bucket_of
 from unhang._core.page import DEADLINE, NEVER, SEQUENCE, TIMEOUT
 from unhang._worker.bases import HeartbeatBase, SiteBase, SlotBase, TimerBase
 from unhang._worker.slot import STALE, UNWATCHED, warn_of_dropped_timer
@@ -64,7 +65,17 @@ class _Return:
 class Site(SiteBase):
     """See `SiteBase`."""
 
-    __slots__ = ("after", "clock", "ending", "free", "label", "pretimeout", "scope", "slack", "slots", "source")
+    __slots__ = (
+        "after", "clock", "durations", "ending", "free", "label", "longest", "pretimeout", "scope", "slack", "slots",
+        "source",
+    )  # fmt: skip
+
+    durations: memoryview | None
+    longest: int  # of the durations, as far as they came from here, and below the last bucket
+
+    def keep(self, durations: memoryview | None) -> None:
+        self.durations = durations
+        self.longest = -1
 
 
 class Timer(TimerBase):
@@ -101,7 +112,7 @@ class Timer(TimerBase):
                 self._attend(slot, deadline)
             except BaseException:
                 if self._slot:
-                    self.__exit__(None, None, None)
+                    _exit(self, None, None, None)
                 raise
         return self
 
@@ -154,6 +165,77 @@ class Heartbeat(HeartbeatBase):
             self._begin()
         else:
             timer.restart()
+
+
+def learn() -> None:
+    """From now on, timers write down how long their blocks take, if their site says where.
+
+    Before, none of them even asks: whoever learns nothing pays nothing for it.
+    """
+    Timer.__exit__ = _exit_and_learn  # type: ignore[method-assign]
+    Timer.restart = _restart_and_learn  # type: ignore[method-assign]
+
+
+_exit, _restart = Timer.__exit__, Timer.restart
+
+
+def _exit_and_learn(
+    self: Timer, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+) -> None:
+    slot = self._slot
+    if not slot:
+        _exit(self, exc_type, exc, traceback)
+        return
+    cell = slot.cell
+    site: Site = self._site  # type: ignore[assignment]
+    deadline = cell[DEADLINE]
+    # Where a slot goes back to tells those that were extended, suspended or inherited: it is seldom looked at closely.
+    is_ordinary = slot.free is site.free or _is_ordinary(slot, site)
+    cell[DEADLINE] = deadline | NEVER
+    self._slot = False
+    slot.free.append(slot)
+    durations = site.durations
+    if is_ordinary and deadline < NEVER and durations is not None:
+        took = site.clock() - deadline + site.after
+        if took <= site.longest:  # as _write_down, without a call
+            bits = took.bit_length()
+            durations[4 * bits + (took >> bits - 3) + _NO_BITS if bits > SHORTEST_OCTAVE else BUCKETS] += 1
+        else:
+            _write_down(site, took)
+
+
+def _restart_and_learn(self: Timer) -> None:
+    slot = self._slot
+    site: Site = self._site  # type: ignore[assignment]
+    if slot and site.durations is not None and _is_ordinary(slot, site):
+        deadline = slot.cell[DEADLINE]
+        if deadline < NEVER:
+            _write_down(site, site.clock() - deadline + site.after)
+    _restart(self)
+
+
+def _is_ordinary(slot: SlotBase, site: Site) -> bool:
+    """Whether its block is none that was suspended or extended, or inherited by a forked child."""
+    return bool(slot.cell[TIMEOUT] == site.after) and slot.watched is not UNWATCHED
+
+
+def _write_down(site: Site, took: int) -> None:
+    durations = site.durations
+    if durations is None:
+        return
+    if took > site.longest:
+        if not durations[FIRST]:
+            durations[FIRST] = took or 1
+            return
+        site.longest = min(took, _LONG)
+        durations[LONGEST] = max(took, durations[LONGEST])
+    durations[BUCKETS + bucket_of(took)] += 1
+
+
+# The bucket of a duration is 4 times the number of its bits, plus the first three of them, plus this.
+_NO_BITS = BUCKETS - 4 * SHORTEST_OCTAVE - 8
+# Nanoseconds from which on a block is in the last bucket.
+_LONG = 7 << (SHORTEST_OCTAVE + BUCKET_COUNT // 4 - 3)
 
 
 def accelerate(

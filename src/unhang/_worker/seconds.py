@@ -8,10 +8,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from unhang._worker.learned import Learned
+
 _SECOND = 1_000_000_000
 
 
-def nanoseconds(time: float | timedelta, name: str) -> int:
+def nanoseconds(time: float | timedelta | Learned, name: str) -> int:
     """A time above 0, in seconds or as a ``timedelta``, as nanoseconds; anything else is told with its name.
 
     Raises:

@@ -115,6 +115,14 @@ class SiteBase:
     free: list[SlotBase]
     source: object
 
+    def keep(self, durations: memoryview | None) -> None:
+        """Write down how long blocks take, from now on: into a record of `unhang._core.durations`, or nowhere.
+
+        Not of those that are extended or suspended. In plain Python, blocks that end in several threads at the same
+        moment may be counted as one.
+        """
+        raise NotImplementedError
+
     def __init__(
         self, slots: Slots, scope: str, after: int, source: object, *, ending: int = 0, pretimeout: int = 0
     ) -> None:
@@ -128,3 +136,4 @@ class SiteBase:
         self.pretimeout = pretimeout
         self.free = []
         self.source = source  # keeps alive what the key of this site names by its id
+        self.keep(None)

@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, Protocol
 
+    from unhang._core.duration_pages import DurationWriter
+    from unhang._worker.learned import Learned
     from unhang._worker.plain import Timer
+    from unhang._worker.pupils import Pupils
     from unhang._worker.slot import Place, SiteBase, SlotBase
+    from unhang._worker.starting import Starting
 
     class Channel(Protocol):
         """How pages reach the watchdog, and how it is told to look."""
@@ -39,6 +43,9 @@ if TYPE_CHECKING:
         def abandon(self) -> None:
             """Leave the watchdog, or, in a forked child, what is the parent's; pages are not used any more."""
 
+        def new_durations(self, size: int) -> DurationWriter | None:
+            """As `new_page`, for durations, if this process learns them; None if there is no memory to be had."""
+
 
 # Scopes that a program makes up as it goes are forgotten when there are so many.
 _MOST_SITES = 4096
@@ -54,12 +61,17 @@ class Slots:
         channel: how pages reach the watchdog.
         clock: nanoseconds of the monotonic clock.
         made_of: the implementation of a block.
+        learn: whether workers write down how long their blocks take.
     """
 
-    def __init__(self, channel: Channel, clock: Callable[[], int], made_of: Any = implementation.CHOSEN) -> None:
+    def __init__(
+        self, channel: Channel, clock: Callable[[], int], made_of: Any = implementation.CHOSEN, *, learn: bool = False
+    ) -> None:
         self.channel = channel
         self.clock = clock
         self._made_of = made_of
+        self._pupils = _pupils(self, made_of) if learn else None
+        self._starting: Starting | None = None
         self.sites: dict[object, SiteBase] = {}
         self._start_over()
         _all_slots.add(self)
@@ -86,6 +98,24 @@ class Slots:
                 site = self.sites.setdefault(key, site)  # a signal handler may have been faster
             return site
 
+    def learned_site(
+        self, key: object, scope: str, learned: Learned, source: object = None, *, ending: int = 0, pretimeout: int = 0
+    ) -> SiteBase:
+        """As `site`, for one whose timeouts are learned."""
+        from unhang._worker.starting import Starting  # for those who want it
+
+        with self._lock:
+            first, steady = learned.budgets(scope)
+            site = self.site(key, scope, first, source, ending=ending, pretimeout=pretimeout)
+            self._starting = self._starting or Starting()
+            if self._starting.learned_of(site) is None:
+                self._starting.begin(site, learned, first, steady)
+            return site
+
+    def learned_of(self, site: SiteBase) -> Learned | None:
+        """What the timeouts of a site are learned with; None if it has one that is given."""
+        return None if self._starting is None else self._starting.learned_of(site)
+
     def timer(self, site: SiteBase) -> Timer:
         """A timer for a site."""
         timer: Timer = self._made_of.Timer(site)
@@ -96,7 +126,8 @@ class Slots:
         while True:
             lock = self._lock
             with lock:
-                slot: SlotBase = self._made_of.Slot(site.free, self._spare)
+                free = site.free if self._starting is None else self._starting.free_of(site)
+                slot: SlotBase = self._made_of.Slot(free, self._spare)
                 self._living.add(slot)
                 # From here on no place is without an owner: a signal handler that raises loses none.
                 place = self._place()
@@ -109,6 +140,8 @@ class Slots:
                         self._spare.append(place)
                     raise
                 self._label(slot.cell, site)
+                if self._pupils is not None:
+                    self._pupils.add(site)
                 if lock is self._lock:
                     return slot
 
@@ -187,7 +220,16 @@ class Slots:
                 slot.cut_off()
         for site in list(self.sites.values()):
             site.free = []
+        for learning in (self._pupils, self._starting):
+            if learning is not None:
+                learning.start_over()
         self.channel.abandon()
+
+
+def _pupils(slots: Slots, made_of: Any) -> Pupils:
+    from unhang._worker.pupils import Pupils  # for those who want it
+
+    return Pupils(slots, made_of)
 
 
 _all_slots: weakref.WeakSet[Slots] = weakref.WeakSet()

@@ -7,10 +7,14 @@ import contextlib
 import os
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import msgspec
 
+from unhang._core.duration_pages import DurationReader
+from unhang._core.durations import is_of_durations
+from unhang._core.histogram import Durations
 from unhang._core.messages import VIEW, MessageError, refusal
 from unhang._core.page import NEVER, PageError, PageReader
 from unhang._platform import memfd
@@ -26,6 +30,8 @@ _LONGEST = 1 << 20
 _MOST_DESCRIPTORS = 253
 _RECENT = 200
 _MOST_ARMED = 8
+# Scopes of workers that have left, of which it is known how long their blocks took.
+_MOST_SCOPES = 4096
 _SECOND = 1e9
 
 
@@ -35,6 +41,8 @@ class _Worker:
 
     info: WorkerInfo
     pages: list[PageReader] = field(default_factory=list)
+    durations: list[DurationReader] = field(default_factory=list)
+    mapped: int = 0
     deadlines: list[list[int]] = field(default_factory=list)
     sequence: int | None = None
     changed_at: float = 0.0
@@ -73,10 +81,27 @@ class _Worker:
         elapsed, self.looked = now - self.looked, now
         return None if before is None or elapsed <= 0 else max(0, self.sequence - before) / elapsed
 
+    def map(self, fd: int) -> None:
+        """Map one more page; one that cannot be read is left out."""
+        self.mapped += 1
+        with contextlib.suppress(OSError, ValueError, PageError):
+            memory = memoryview(memfd.map_to_read(fd))
+            if is_of_durations(memory):
+                self.durations.append(DurationReader(memory))
+            else:
+                self.pages.append(PageReader(memory))
+
+    def learned(self) -> Iterator[tuple[str, Durations]]:
+        """How long its blocks took, by scope."""
+        for page in self.durations:
+            yield from page.scopes()
+
     def close(self) -> None:
         for page in self.pages:
             page.close()
-        self.pages = []
+        for durations in self.durations:
+            durations.close()
+        self.pages, self.durations = [], []
 
 
 class View:
@@ -99,6 +124,7 @@ class View:
         self.address = address
         self._patience = patience
         self._workers: dict[int, _Worker] = {}
+        self._departed: dict[str, Durations] = {}
         self._recent: collections.deque[Event] = collections.deque(maxlen=_RECENT)
         self._serial = 0 if history is None else -history
         self._revision = 0
@@ -190,9 +216,8 @@ class View:
             self._revision = info.revision
             worker = self._workers.setdefault(info.number, _Worker(info))
             worker.info = info
-            for fd in own[len(worker.pages) :]:
-                with contextlib.suppress(OSError, ValueError, PageError):
-                    worker.pages.append(PageReader(memoryview(memfd.map_to_read(fd))))
+            for fd in own[worker.mapped :]:
+                worker.map(fd)
             if info.left is not None:
                 self._forget(info.number)
         for event in news.events:
@@ -202,7 +227,27 @@ class View:
     def _forget(self, number: int) -> None:
         worker = self._workers.pop(number, None)
         if worker is not None:
+            for scope, durations in worker.learned():
+                self._add_departed(scope, durations)
             worker.close()
+
+    def _add_departed(self, scope: str, durations: Durations) -> None:
+        before = self._departed.get(scope)
+        if before is not None:
+            self._departed[scope] = before.merge(durations)
+        elif len(self._departed) < _MOST_SCOPES:
+            self._departed[scope] = durations
+
+    def durations(self) -> dict[str, Durations]:
+        """How long blocks took since this view began, by scope, if workers learn that; of those that left, too.
+
+        It is read from the pages as they are now; `look` says who has come and gone.
+        """
+        found = dict(self._departed)
+        for worker in self._workers.values():
+            for scope, durations in worker.learned():
+                found[scope] = found[scope].merge(durations) if scope in found else durations
+        return found
 
     def _forget_all(self) -> None:
         for number in list(self._workers):

@@ -1,0 +1,110 @@
+"""Writing and reading a page of durations; its layout is that of `unhang._core.durations`."""
+
+from __future__ import annotations
+
+from unhang._core.durations import (
+    BUCKET_COUNT,
+    BUCKETS,
+    BUDGET,
+    FIRST,
+    HEADER_WORDS,
+    LEFT_OUT,
+    LENGTH,
+    LONGEST,
+    MAGIC,
+    RECORD_BYTES,
+    RECORD_SIZE,
+    RECORD_WORDS,
+    RECORDS,
+    SCOPE,
+    USED,
+    VERSION,
+    WORD,
+)
+from unhang._core.histogram import Durations, Histogram
+from unhang._core.page import SCOPE_BYTES, PageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def records_in(size: int) -> int:
+    """How many records a page of so many bytes has."""
+    return (size - HEADER_WORDS * WORD) // RECORD_BYTES
+
+
+class DurationWriter:
+    """The worker's side. Not thread-safe.
+
+    Args:
+        memory: zeroed, of `unhang._core.durations.PAGE_BYTES` or so; it is kept for as long as the writer.
+    """
+
+    def __init__(self, memory: memoryview) -> None:
+        self._words = memory.cast("B").cast("q")
+        self._records: dict[bytes, memoryview] = {}
+        words = self._words
+        words[1], words[RECORDS], words[RECORD_SIZE] = VERSION, records_in(len(memory)), RECORD_BYTES
+        words[0] = MAGIC
+
+    def record(self, scope: bytes, budget: int) -> memoryview | None:
+        """The record of a scope, whose blocks have this timeout now; None when there is no room for it."""
+        record = self._records.get(scope) or self._add(scope)
+        if record is not None:
+            record[BUDGET] = budget
+        return record
+
+    def _add(self, scope: bytes) -> memoryview | None:
+        used = len(self._records)
+        if used >= self._words[RECORDS]:
+            self._words[LEFT_OUT] += 1
+            return None
+        start = HEADER_WORDS + used * RECORD_WORDS
+        record = self._records[scope] = self._words[start : start + RECORD_WORDS]
+        record.cast("B")[SCOPE * WORD : SCOPE * WORD + len(scope)] = scope
+        record[LENGTH] = len(scope)
+        self._words[USED] = used + 1
+        return record
+
+
+class DurationReader:
+    """The side of whoever looks, which trusts nothing in it.
+
+    Args:
+        memory: the page.
+
+    Raises:
+        PageError: it is not a page of durations of this version.
+    """
+
+    def __init__(self, memory: memoryview) -> None:
+        self._bytes = memory.cast("B")
+        if len(self._bytes) < HEADER_WORDS * WORD or len(self._bytes) % WORD:
+            raise PageError(f"a page of durations does not have {len(self._bytes)} bytes")
+        self._words = words = self._bytes.cast("q")
+        if words[0] != MAGIC or words[1] != VERSION or words[RECORD_SIZE] != RECORD_BYTES:
+            raise PageError(f"it is no page of durations of version {VERSION}")
+        self._most = records_in(len(self._bytes))
+
+    def scopes(self) -> Iterator[tuple[str, Durations]]:
+        """What is known of each scope of this process."""
+        for index in range(max(0, min(self._words[USED], self._most))):
+            start = HEADER_WORDS + index * RECORD_WORDS
+            words = self._words[start : start + RECORD_WORDS].tolist()
+            text = (start + SCOPE) * WORD
+            length = max(0, min(words[LENGTH], SCOPE_BYTES))
+            scope = bytes(self._bytes[text : text + length]).decode("utf-8", "replace")
+            steady = Histogram(words[BUCKETS : BUCKETS + BUCKET_COUNT], words[LONGEST])
+            first = Histogram.of([words[FIRST]] if words[FIRST] > 0 else [])
+            yield scope, Durations(steady, first, budget=max(0, words[BUDGET]))
+
+    @property
+    def left_out(self) -> int:
+        """Scopes for which there was no room."""
+        return max(0, self._words[LEFT_OUT])
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._words.release()
+        self._bytes.release()
