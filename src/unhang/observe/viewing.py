@@ -30,6 +30,8 @@ _LONGEST = 1 << 20
 _MOST_DESCRIPTORS = 253
 _RECENT = 200
 _MOST_ARMED = 8
+# The number of an event that is still to come.
+_AT_END = 1 << 62
 # Scopes of workers that have left, of which it is known how long their blocks took.
 _MOST_SCOPES = 4096
 _SECOND = 1e9
@@ -126,13 +128,11 @@ class View:
         self._workers: dict[int, _Worker] = {}
         self._departed: dict[str, Durations] = {}
         self._recent: collections.deque[Event] = collections.deque(maxlen=_RECENT)
-        self._serial = 0 if history is None else -history
+        self._serial = 0 if history is None else -history or _AT_END
         self._revision = 0
         self._missed = 0
         self._stacks = 0
         self._socket = _connect(address, patience)
-        if not history and history is not None:
-            self._serial = self._ask(time.monotonic() + patience, at_end=True).serial
 
     def look(self) -> Picture:
         """All as it is now.
@@ -172,14 +172,11 @@ class View:
         """
         self._stacks = number
 
-    def _ask(self, give_up: float, *, at_end: bool = False) -> News:
-        serial = 1 << 62 if at_end else self._serial
+    def _ask(self, give_up: float) -> News:
         stacks, self._stacks = self._stacks, 0
-        ask = Ask(serial=serial, revision=self._revision, stacks=stacks)
+        ask = Ask(serial=self._serial, revision=self._revision, stacks=stacks)
         news, fds = self._exchange(VIEW + msgspec.json.encode(ask), give_up)
         try:
-            if at_end:
-                return news
             if news.missed and self._serial > 0:
                 # Some may have left meanwhile, and nobody will say so any more.
                 self._forget_all()

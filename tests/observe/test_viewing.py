@@ -1,0 +1,234 @@
+"""Looking at a real watchdog and its workers from another process, or another thread of it."""
+
+import os
+import socket
+
+import pytest
+
+import unhang
+from support import until
+from unhang.errors import AddressError, ViewError
+from unhang.observe.find import find_watchdog
+from unhang.observe.viewing import View
+from workers import arm_and_wait, blocks_without_end, sleep_in_block
+
+
+@pytest.fixture
+def view(shared_server):
+    view = View(shared_server.address)
+    yield view
+    view.close()
+
+
+def workers_of(view, count=1):
+    """A look that shows so many workers, each with an armed timer."""
+    looks = []
+
+    def shown():
+        looks.append(view.look())
+        return len(looks[-1].rows) == count and all(row.armed for row in looks[-1].rows)
+
+    until(shown)
+    return looks[-1]
+
+
+def test_a_look_shows_workers_and_their_timers(view, shared_client, start):
+    """Who they are, what they are in, and how long they still have."""
+    worker = start(sleep_in_block, shared_client, 60)
+    worker.heard()
+    (row,) = workers_of(view).rows
+    (armed,) = row.armed
+    assert (row.info.pid, row.timers, row.info.user) == (worker.pid, 1, os.getuid())
+    assert armed.after == 60
+    assert 0 <= armed.running <= 60 - armed.left + 0.001
+    assert row.left == armed.left
+
+
+def test_progress_is_seen(view, shared_client, start):
+    """How often a second timers are armed; and nothing of it for a worker that does nothing."""
+    start(blocks_without_end, shared_client).heard()
+    start(sleep_in_block, shared_client, 60).heard()
+    rates = []
+
+    def both_are_known():
+        rates[:] = [row.rate for row in view.look().rows]
+        return len(rates) == 2 and None not in rates and max(rates) > 0
+
+    until(both_are_known)
+    assert min(rates) == 0
+
+
+def test_a_worker_that_leaves_is_gone(view, shared_client, start):
+    """And the events say that it came and went."""
+    worker = start(sleep_in_block, shared_client, 60)
+    worker.heard()
+    workers_of(view)
+    worker.end()
+    looks = []
+    until(lambda: looks.append(view.look()) or not looks[-1].rows)
+    recent = [(event.event, event.pid) for event in looks[-1].recent]
+    assert ("connect", worker.pid) in recent
+    assert ("disconnect", worker.pid) in recent
+
+
+def test_a_kill_is_told_with_what_is_known_of_it(serve_shared, start):
+    """The signal, the scope, how late it was judged, and when the signal was sent."""
+    server = serve_shared(signal="none", evidence=1)
+    worker = start(sleep_in_block, unhang.SharedTimerClient(server.address), 0.2)
+    worker.heard()
+    view = View(server.address)
+    events = []
+    until(lambda: events.extend(view.look().events) or any(event.event == "ended" for event in events))
+    killed = next(event for event in events if event.event == "killed")
+    assert (killed.pid, killed.signal, killed.after, killed.hang) == (worker.pid, "SIGKILL", 0.2, "sleep")
+    assert 0 <= killed.late <= killed.waited
+    assert any(event.event == "report" and "sleep" in event.detail for event in events)
+    view.close()
+
+
+def test_stacks_of_a_worker_that_is_well(view, shared_client, start):
+    """They are taken without disturbing it: it goes on."""
+    worker = start(sleep_in_block, shared_client, 60)
+    worker.heard()
+    picture = workers_of(view)
+    view.ask_stacks(picture.rows[0].info.number)
+    looks = []
+    until(lambda: looks.append(view.look()) or looks[-1].stacks or looks[-1].no_stacks)
+    report = looks[-1].stacks
+    assert report.kind == "asked"
+    assert any("sleep" in frame.source for frame in report.workers[0].evidence.threads[0].frames)
+    assert worker.runs()
+    assert len(view.look().rows) == 1
+
+
+def test_what_a_viewer_gets_can_only_be_read(view, shared_client, start):
+    """Nobody who looks can disarm a worker's timer."""
+    start(sleep_in_block, shared_client, 60).heard()
+    workers_of(view)
+    (worker,) = view._workers.values()
+    assert worker.pages[0]._words.readonly
+
+
+def test_a_view_of_many_workers_is_whole(shared_server, shared_client, start):
+    """More than one answer holds; and pages that come later are there as well."""
+    processes = [start(arm_and_wait, shared_client, 60) for _ in range(3)]
+    for process in processes:
+        process.heard()
+    views = [View(shared_server.address) for _ in range(5)]
+    for view in views:
+        assert len(workers_of(view, 3).rows) == 3
+        view.close()
+
+
+def test_a_viewer_may_want_no_history(shared_server, shared_client, start):
+    """It hears of what happens from its first look on."""
+    view = View(shared_server.address, history=0)
+    assert view.look().events == ()
+    start(sleep_in_block, shared_client, 60).heard()
+    events = []
+    until(lambda: events.extend(view.look().events) or events)
+    assert [event.event for event in events] == ["connect"]
+    view.close()
+
+
+def test_a_viewer_is_no_worker(view, shared_server):
+    """It is not counted, and its end is no news."""
+    view.look()
+    assert shared_server.workers == 0
+    view.close()
+    other = View(shared_server.address)
+    assert [event.event for event in other.look().recent] == ["started"]
+    other.close()
+
+
+def test_there_are_not_too_many_viewers(shared_server):
+    """The next one is told so, until one has gone."""
+    views = [View(shared_server.address) for _ in range(32)]
+    for view in views:
+        view.look()
+    views.append(View(shared_server.address))
+    with pytest.raises(ViewError, match="32 others"):
+        views[-1].look()
+    for view in views:
+        view.close()
+
+
+def test_a_watchdog_that_ends_is_told(view, shared_server):
+    """As one that is gone, and as one that nobody reaches."""
+    view.look()
+    shared_server.stop()
+    with pytest.raises(ViewError, match="hung up"):
+        view.look()
+    with pytest.raises(ViewError, match="nobody listens there"):
+        View(shared_server.address)
+
+
+def test_a_watchdog_that_does_not_answer_is_told(tmp_path):
+    """A viewer does not wait for ever."""
+    tmp_path.chmod(0o700)
+    address = str(tmp_path / "deaf.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as deaf:
+        deaf.bind(address)
+        deaf.listen()
+        view = View(address, patience=0.05)
+        with pytest.raises(ViewError, match="does not answer"):
+            view.look()
+        view.close()
+
+
+def test_an_unsafe_address_is_refused():
+    """As for a worker: anybody could stand there."""
+    with pytest.raises(AddressError):
+        View("@abstract")
+
+
+def test_a_viewer_with_nonsense_is_hung_up_on(shared_server):
+    """The others see nothing of it."""
+    view = View(shared_server.address)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
+        other.connect(shared_server.address)
+        other.send(b"V{")
+        assert other.recv(512).startswith(b"R")
+        assert other.recv(512) == b""
+    assert view.look().watchdog.dropped["bad message"] == 1
+    view.close()
+
+
+def test_learned_durations_are_seen_of_those_that_left_too(shared_server, start):
+    """What a worker wrote down outlives it."""
+    client = unhang.SharedTimerClient(shared_server.address, learn=True)
+    view = View(shared_server.address)
+    worker = start(blocks_without_end, client)
+    worker.heard()
+
+    def count():
+        view.look()
+        return sum(known.steady.count for known in view.durations().values())
+
+    until(lambda: count() > 10)
+    worker.end()
+    until(lambda: not view.look().rows)
+    assert count() > 10
+    view.close()
+
+
+def test_the_only_watchdog_is_found(tmp_path, monkeypatch):
+    """By name, by the environment, or because there is no other; else all are named."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.delenv("UNHANG_ADDRESS", raising=False)
+    tmp_path.chmod(0o700)
+    with pytest.raises(ViewError, match="no watchdog listens"):
+        find_watchdog()
+    directory = tmp_path / "unhang"
+    (directory / "stale.sock").touch()
+    servers = [unhang.SharedTimerServer(str(directory / f"{name}.sock")) for name in "ab"]
+    servers[0].start()
+    assert find_watchdog() == servers[0].address
+    servers[1].start()
+    with pytest.raises(ViewError, match="2 watchdogs are there") as raised:
+        find_watchdog()
+    assert all(server.address in str(raised.value) for server in servers)
+    monkeypatch.setenv("UNHANG_ADDRESS", "/run/other.sock")
+    assert (find_watchdog(), find_watchdog("/run/x.sock")) == ("/run/other.sock", "/run/x.sock")
+    for server in servers:
+        server.stop()
