@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 import unhang
 from bench_empty import AFTER, Empty
+from unhang._core.duration_pages import DurationWriter
 from unhang._core.page import PageWriter
 from unhang._worker import choose
 from unhang._worker.client import SharedTimerClient
@@ -33,6 +34,9 @@ class _Alone:
         page = PageWriter(bytearray(size))
         page.watched[0] = page.watched[1] = time.monotonic_ns() + 1_000_000_000
         return page
+
+    def new_durations(self, size: int) -> DurationWriter:
+        return DurationWriter(memoryview(bytearray(size)))
 
     def attend(self, watched: memoryview, deadline: int) -> bool:
         watched[0] = deadline - 1_000_000_000

@@ -16,7 +16,9 @@ from dataclasses import replace
 from typing import Any
 
 from unhang._core.escalation import Policy
+from unhang._core.page import NEVER
 from unhang._platform.address import private_directory
+from unhang._platform.children import shows_our_processes
 from unhang._platform.listener import Listener
 from unhang._platform.loop_thread import LoopThread
 from unhang._platform.waiter import Waiter
@@ -114,6 +116,8 @@ class SharedTimerServer(LoopThread):
         observers: Iterable[Callable[[Event], None]] = (),
         listener: int | None = None,
         _stderr_of: Callable[[int], str] | None = None,
+        _awaits_viewer: bool = False,
+        _on_turn: Callable[[SharedTimerServer], None] | None = None,
     ) -> None:
         super().__init__(max_interval, daemon)
         others = frozenset(users) - {os.geteuid()}
@@ -121,6 +125,12 @@ class SharedTimerServer(LoopThread):
             raise NotSupportedError("a watchdog for other users", "only root may kill their workers")
         if not hasattr(os, "memfd_create"):
             raise NotSupportedError("SharedTimerServer", "no memfd_create(); use FileTimerServer or LocalTimerServer")
+        if not shows_our_processes():
+            raise NotSupportedError(
+                "a watchdog",
+                "/proc is missing, or shows the processes of another pid namespace; mount it here, as `unshare "
+                "--mount-proc` and every container do",
+            )
         self.address = address or _new_address()
         self._users = others
         self._observe = observe
@@ -130,9 +140,11 @@ class SharedTimerServer(LoopThread):
         self._report_dir = report_dir
         self._on_expired = (on_expired,) if callable(on_expired) else tuple(on_expired)
         self._stderr_of = _stderr_of
+        self._on_turn = _on_turn
         self._spare_stopped = spare_stopped
         self._on_event = on_event
         self._observers = tuple(observers)
+        self._awaits_viewer = _awaits_viewer
         self._listener_fd = listener
         self._reception: Reception | None = None
         self._meter = Meter()
@@ -164,7 +176,7 @@ class SharedTimerServer(LoopThread):
             stderr_of=self._stderr_of,
         )
         served = self._users | {os.geteuid()}
-        viewers = Viewers(self._watchdog, self._journal, self._response.ask)
+        viewers = Viewers(self._watchdog, self._journal, self._response.ask, awaited=self._awaits_viewer)
         self._reception = Reception(listener, self._waiter, self._response, viewers, served, observe=self._observe)
         self._journal.add("started", detail=self.address)
 
@@ -197,6 +209,12 @@ class SharedTimerServer(LoopThread):
         return 0 if self._reception is None else len(self._reception)
 
     @property
+    def in_blocks(self) -> int:
+        """How many workers have an armed timer; known a second later at most."""
+        workers = () if self._reception is None else self._response.watch.workers
+        return sum(0 < worker.next_deadline < NEVER for worker in workers)
+
+    @property
     def was_armed(self) -> bool:
         """Whether any worker has ever armed a timer; known a second later at most."""
         return self._reception is not None and self._response.watch.was_armed
@@ -211,6 +229,8 @@ class SharedTimerServer(LoopThread):
         if self._response.turn():
             reception.tidy()
         self._meter.turned(began, time.monotonic())
+        if self._on_turn is not None:
+            self._on_turn(self)
 
     def _watchdog(self) -> Watchdog:
         """As viewers see it."""

@@ -194,8 +194,9 @@ def _gaps(histogram: Histogram) -> list[_Gap]:
 def _weight(gaps: Sequence[_Gap], start: int, size: int, count: int) -> float:
     """θ of a group of blocks, of which ``start`` others are longer: the mean of its gaps and what was known before."""
     tail = min(size - 1, max(_SHORT_TAIL, min(_TAIL, size // _TAIL_PART)))
-    total = sum(_normalised(gap.above - start, gap.whole, count) for gap in gaps if gap.above - start <= tail)
-    return max(1.0, (total + _BEFORE * _HEAVY) / (tail + _BEFORE))
+    inside = [gap for gap in gaps if 1 < gap.above - start <= tail]
+    total = sum(_normalised(gap.above - start, gap.whole, count) for gap in inside)
+    return max(1.0, (total + _BEFORE * _HEAVY) / (tail - 1 + _BEFORE))
 
 
 def _normalised(place: int, gap: float, count: int) -> float:

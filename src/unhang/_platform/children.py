@@ -11,7 +11,7 @@ import signal
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from unhang._platform import pyspy
+from unhang._platform import pyspy, servants
 
 if TYPE_CHECKING:
     import psutil
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 _PR_SET_CHILD_SUBREAPER = 36
 # Python ignores these two; a command expects them as any shell would hand them on.
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+def shows_our_processes() -> bool:
+    """Whether ``/proc`` tells of the pids that this process knows, and not of another pid namespace's (Linux)."""
+    try:
+        return os.readlink("/proc/self") == str(os.getpid())
+    except OSError:
+        return False
 
 
 def become_subreaper() -> bool:
@@ -86,14 +94,18 @@ def _children() -> list[int]:
         import psutil
 
         pids = [child.pid for child in psutil.Process().children()]
-    return [pid for pid in pids if not pyspy.is_ours(pid)]
+    return [pid for pid in pids if not _is_ours(pid)]
+
+
+def _is_ours(pid: int) -> bool:
+    return pyspy.is_ours(pid) or servants.is_one(pid)
 
 
 def descendants() -> list[psutil.Process]:
     """Every process below this one, the parents first; without tools of ours."""
     import psutil
 
-    return [child for child in psutil.Process().children(recursive=True) if not pyspy.is_ours(child.pid)]
+    return [child for child in psutil.Process().children(recursive=True) if not _is_ours(child.pid)]
 
 
 def signal_descendants(number: int) -> int:

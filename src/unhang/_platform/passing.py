@@ -13,6 +13,17 @@ _OWN = {
 }  # fmt: skip
 
 
+# The mask of this process before `hold`, if that was called.
+_before_hold: set[int] | None = None
+
+
+def hold() -> None:
+    """As process 1: keep the signals that come before `block`, which the kernel drops there if nobody handles them."""
+    global _before_hold  # noqa: PLW0603 - as the mask itself, there is one
+    if os.getpid() == 1:
+        _before_hold = {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, _waited())}
+
+
 def block() -> tuple[set[int], set[signal.Signals]]:
     """Block what is to be passed on, and SIGCHLD, in this thread and those that it starts.
 
@@ -20,11 +31,15 @@ def block() -> tuple[set[int], set[signal.Signals]]:
     """
     # A parent that ignores SIGCHLD would have its children reaped by the kernel.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    waited = _waited()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, waited) if _before_hold is None else _before_hold
+    return waited, {signal.Signals(number) for number in before}
+
+
+def _waited() -> set[int]:
     own = {int(getattr(signal, name)) for name in _OWN if hasattr(signal, name)} - {int(signal.SIGCHLD)}
     # Those between the standard and the real-time ones are the C library's.
-    waited = {int(number) for number in signal.valid_signals() if not 31 < number < signal.SIGRTMIN} - own
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
-    return waited, {signal.Signals(number) for number in before}
+    return {int(number) for number in signal.valid_signals() if not 31 < number < signal.SIGRTMIN} - own
 
 
 def wait(numbers: set[int], timeout: float) -> signal.struct_siginfo | None:

@@ -245,7 +245,7 @@ class Reception:
             if self._viewers.count >= _MOST_VIEWERS:
                 raise _RefusedError(f"{_MOST_VIEWERS} others are looking already")
             peer.viewer = Viewer()
-            self._viewers.count += 1
+            self._viewers.came()
             self._silent.pop(peer.fd, None)
         answer, pages = self._viewers.answer(peer.viewer, message[len(VIEW) :])
         if not _answer(peer.socket, answer, *pages):

@@ -81,9 +81,12 @@ class Viewers:
         watchdog: the watchdog as it is at the moment.
         journal: what has happened.
         gather: begins to gather the stacks of a worker, and passes them on later; False if it cannot now.
+        awaited: whether a viewer is about to come, which is to hear of all that was before, too.
     """
 
-    def __init__(self, watchdog: Callable[[], Watchdog], journal: Journal, gather: Gather) -> None:
+    def __init__(
+        self, watchdog: Callable[[], Watchdog], journal: Journal, gather: Gather, *, awaited: bool = False
+    ) -> None:
         self._watchdog = watchdog
         self._journal = journal
         self._gather = gather
@@ -91,7 +94,16 @@ class Viewers:
         self._entries: dict[int, _Entry] = {}
         self._departed: list[_Entry] = []
         self._revision = 0
+        self._awaited = awaited
         self.count = 0
+
+    def came(self) -> None:
+        """A viewer has come."""
+        self.count += 1
+        if self._awaited:
+            self._awaited = False
+            for entry in self._departed:
+                entry.left = time.monotonic()
 
     def joined(self, worker: Watched, pages: list[OwnFd]) -> None:
         """A worker has come."""
@@ -109,7 +121,7 @@ class Viewers:
         entry = self._entries.get(worker.number)
         if entry is None or entry.left is not None:
             return
-        if not self.count or len(self._departed) >= _MOST_DEPARTED:
+        if not (self.count or self._awaited) or len(self._departed) >= _MOST_DEPARTED:
             del self._entries[worker.number]
             return
         entry.left = time.monotonic()
@@ -124,6 +136,8 @@ class Viewers:
 
     def tidy(self) -> None:
         """Once a beat: forget those that have left."""
+        if self._awaited:
+            return
         old = time.monotonic() - _LINGER
         while self._departed and (self._departed[0].left or 0.0) < old:
             self._entries.pop(self._departed.pop(0).watched.number, None)

@@ -31,15 +31,13 @@ class Pupils:
             begin()
 
     def add(self, site: SiteBase) -> None:
-        """Let a site write down how long its blocks take, if there is room for its scope."""
-        if site in self._sites:
-            return
+        """Let a site write down how long its blocks take, if there is room for its scope; and its timeout, as it is."""
         if self._writer is None:
             self._writer = self._slots.channel.new_durations(PAGE_BYTES)
             if self._writer is None:
                 return
         record = self._writer.record(site.label, site.after)
-        if record is not None:
+        if record is not None and site not in self._sites:
             self._sites[site] = None
             site.keep(record)
 

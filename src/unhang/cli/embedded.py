@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import select
 import signal
 from typing import Any
@@ -13,8 +14,11 @@ import click
 from unhang._platform.limits import raise_file_limit
 from unhang._platform.logs import log_to_stderr
 from unhang._platform.process import ProcessHandle
+from unhang._worker.client import LEARN
+from unhang._worker.flags import says_no
 from unhang.cli import options
 from unhang.errors import UnhangError
+from unhang.observe.observer import Observing, start_observer
 from unhang.report.store import default_directory
 from unhang.shared_timer import SharedTimerServer
 
@@ -37,12 +41,18 @@ def main(address: str, listener: int, lifeline: int, owner: int) -> None:
     raise_file_limit()
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    server = SharedTimerServer(address, listener=listener, spare_stopped=True, **_arguments())
+    observing = Observing(learn=_learns())
+    server = SharedTimerServer(
+        address, listener=listener, spare_stopped=True, _awaits_viewer=observing.is_needed, **_arguments()
+    )
     server.start()
+    observer = start_observer(server.address, observing)
     _wait_for_the_end_of(lifeline, owner)
     poll = select.poll()
     while server.workers:
         poll.poll(_LEAVING)
+    if observer is not None:
+        observer.close()
     server.stop()
 
 
@@ -55,6 +65,12 @@ def _arguments() -> dict[str, Any]:
     with contextlib.suppress(UnhangError):
         return {"report_dir": default_directory()}
     return {}
+
+
+def _learns() -> str | None:
+    """The file that learned durations are kept in."""
+    path = os.environ.get(LEARN, "")
+    return None if says_no(path) else path
 
 
 def _wait_for_the_end_of(lifeline: int, owner: int) -> None:

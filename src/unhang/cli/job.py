@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from unhang._core.clock import SystemClock
@@ -17,6 +17,8 @@ from unhang._platform.children import become_subreaper, descendants, reap, signa
 from unhang._platform.limits import raise_file_limit
 from unhang._platform.tail import Tail
 from unhang._watchdog.presence import Presence
+from unhang.observe import notify
+from unhang.observe.observer import Observing, start_observer
 from unhang.shared_timer import Expired, SharedTimerServer
 
 EXPIRED, CANNOT_RUN, NOT_FOUND = 124, 126, 127
@@ -39,12 +41,16 @@ class Options:
         expect_timers: seconds within which a timer should be armed; None: nothing is said if none is.
         observe: tell what expires, and kill nobody.
         tail_stderr: pass the command's standard error through a pipe, and keep its end.
+        notify: tell the service manager that is there how this is; False: the command does so.
+        observing: what the process beside the watchdog does.
     """
 
     after: float | None = None
     expect_timers: float | None = None
     observe: bool = False
     tail_stderr: bool = False
+    notify: bool = True
+    observing: Observing = field(default_factory=Observing)
 
 
 class Job:
@@ -60,8 +66,14 @@ class Job:
         self._command = command
         self._options = options
         self._tail = Tail() if options.tail_stderr else None
+        self._notifier = notify.from_environment(os.environ) if options.notify else None
+        if self._notifier is not None:
+            server = self._notifier.server_arguments(server)
         self._server = SharedTimerServer(
-            on_event=self._event, _stderr_of=None if self._tail is None else self._tail.of, **server
+            on_event=self._event,
+            _stderr_of=None if self._tail is None else self._tail.of,
+            _awaits_viewer=options.observing.is_needed,
+            **server,
         )
         self._grace = float(server.get("grace", 5.0))
         self._signal = int(server.get("signal", signal.SIGTERM)) or signal.SIGKILL
@@ -83,24 +95,35 @@ class Job:
         """Run the command to its end; returns the exit status for the shell."""
         numbers, mask = passing.block()
         self._server.start()
+        observer = None
         try:
+            observer = start_observer(self._server.address, self._options.observing)
             become_subreaper()
-            environment = {**os.environ, "UNHANG_ADDRESS": self._server.address}
+            environment = notify.for_command(os.environ, itself=not self._options.notify)
+            environment["UNHANG_ADDRESS"] = self._server.address
+            if self._options.observing.learn is not None:
+                environment["UNHANG_LEARN"] = self._options.observing.learn
             try:
                 stderr = None if self._tail is None else self._tail.fileno()
                 self._pid = spawn(list(self._command), environment, mask, stderr=stderr)
             except OSError as error:
                 _say(f"cannot run {self._command[0]!r}: {error.strerror}")
                 return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN
+            if self._notifier is not None:
+                self._notifier.ready()
             if self._tail is not None:
                 self._tail.start()
             raise_file_limit()
             self._plan()
             while self._status is None:
                 self._turn(numbers)
+            if self._notifier is not None:
+                self._notifier.stopping()
             self._end_the_rest(numbers)
             return self._exit_status(self._status)
         finally:
+            if observer is not None:
+                observer.close()
             self._server.stop()
             if self._tail is not None:
                 self._tail.close()

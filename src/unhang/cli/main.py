@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 import unhang
+from unhang._platform import passing
 from unhang._worker.implementation import WHY
 from unhang.errors import UnhangError
 
@@ -17,13 +18,21 @@ from unhang.errors import UnhangError
 _COMMANDS = {
     "run": "unhang.cli.run",
     "serve": "unhang.cli.serve",
+    "top": "unhang.cli.top",
+    "status": "unhang.cli.status",
+    "check": "unhang.cli.check",
     "report": "unhang.cli.report",
+    "budgets": "unhang.cli.budgets",
     "demo": "unhang.cli.demo",
 }
 _SHORT = {
     "run": "Run a command, and watch everything that it starts.",
     "serve": "Watch workers that are started elsewhere.",
+    "top": "Show who is in which block and who is stuck, live.",
+    "status": "The same once, for scripts.",
+    "check": "Say whether all workers make progress, for probes.",
     "report": "Show where a worker hung, and who is to blame.",
+    "budgets": "Show how long blocks took, and what they should be given.",
     "demo": "Watch eight workers finish or hang, for a few seconds.",
 }
 # As coreutils' timeout, so that a failure of the watchdog is not taken for one of the command.
@@ -70,6 +79,8 @@ def unhang_command() -> None:
 
 def main() -> None:
     """Run the command; exits with 125 when unhang fails, and says why in one line."""
+    if sys.argv[1:2] in (["run"], ["serve"]):
+        passing.hold()
     try:
         status = unhang_command(prog_name="unhang", standalone_mode=False)
     except click.ClickException as error:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from unhang._worker.endings import signal_number
-from unhang.report.store import default_directory
+from unhang._worker.flags import says_no
+
+if TYPE_CHECKING:
+    from unhang.observe.observer import Observing
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -23,6 +26,15 @@ observe = click.option(
     envvar="UNHANG_OBSERVE",
     show_envvar=True,
     help="Tell what expires, and kill nobody.",
+)
+
+# For commands that look at a watchdog which runs already.
+viewed = click.option(
+    "--address",
+    envvar="UNHANG_ADDRESS",
+    show_envvar=True,
+    metavar="PATH",
+    help="The socket of the watchdog. Default: the only one of this user that runs.",
 )
 
 
@@ -129,8 +141,94 @@ def ending(function: Function) -> Function:
     return function
 
 
+_HEALTH = (
+    click.option(
+        "--max-stall",
+        type=_SECONDS,
+        default=300.0,
+        envvar="UNHANG_MAX_STALL",
+        show_envvar=True,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long a worker that is in a block may be without progress, to be well.",
+    ),
+    click.option(
+        "--min-workers",
+        type=click.IntRange(min=0),
+        default=0,
+        envvar="UNHANG_MIN_WORKERS",
+        show_envvar=True,
+        show_default=True,
+        metavar="N",
+        help="How many workers have to be connected.",
+    ),
+    click.option(
+        "--startup",
+        type=_SECONDS,
+        default=0.0,
+        envvar="UNHANG_STARTUP",
+        show_envvar=True,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long behind the watchdog's start workers may be missing, and behind its own a worker may stall.",
+    ),
+    click.option(
+        "--idle-too",
+        is_flag=True,
+        envvar="UNHANG_IDLE_TOO",
+        show_envvar=True,
+        help="A worker that is in no block may stall as well: it should always have something to do.",
+    ),
+)
+_HTTP = click.option(
+    "--http",
+    envvar="UNHANG_HTTP",
+    show_envvar=True,
+    metavar="[HOST:]PORT",
+    help="Answer /livez, /readyz, /metrics and /workers there, from a process of its own. Without HOST only this host "
+    "can ask.",
+)
+
+
+_LEARN = click.option(
+    "--learn",
+    envvar="UNHANG_LEARN",
+    show_envvar=True,
+    metavar="FILE",
+    help="Let workers write down how long their blocks take, and keep that in FILE, for unhang.learned() and "
+    "`unhang budgets`.",
+)
+
+
+def health(function: Function) -> Function:
+    """The options that say what is well: the fields of `unhang.observe.health.Limits`."""
+    for option in reversed(_HEALTH):
+        function = option(function)
+    return function
+
+
+def observer(function: Function) -> Function:
+    """The options of the process beside the watchdog; see `observing`."""
+    return _HTTP(_LEARN(health(function)))
+
+
+def observing(options: dict[str, Any]) -> Observing:
+    """Takes out of the options what `observer` has parsed."""
+    from unhang.observe.learning import LearnedFile
+    from unhang.observe.observer import Observing
+
+    names = ("http", "max_stall", "min_workers", "startup", "idle_too")
+    learn = options.pop("learn") or ""
+    path = None if says_no(learn) else os.path.abspath(learn)  # noqa: PTH100 - links stay
+    if path is not None:
+        LearnedFile(path).check()
+    return Observing(learn=path, **{name: options.pop(name) for name in names})
+
+
 def server_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a `SharedTimerServer` for what `ending` has parsed."""
+    from unhang.report.store import default_directory
+
     arguments = dict(options)
     arguments["tree"] = arguments.pop("kill") == "tree"
     directory = arguments["report_dir"] or default_directory()

@@ -41,13 +41,25 @@ from unhang.cli.job import Job, Options
     help="Pass the standard error of COMMAND through a pipe, so that reports have its end. It is no terminal then. "
     "(Of one that goes to a file, they have it anyway.)",
 )
+@click.option(
+    "--notify",
+    type=click.Choice(["unhang", "command"]),
+    default="unhang",
+    envvar="UNHANG_NOTIFY",
+    show_envvar=True,
+    show_default=True,
+    help="As a service (systemd's Type=notify): who says that it is ready, and alive. If it is COMMAND, it needs "
+    "NotifyAccess=all.",
+)
 @options.ending
+@options.observer
 @options.observe
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND...")
 def run(
     after: float | None,
     expect_timers: float | None,
     tail_stderr: bool,
+    notify: str,
     observe: bool,
     command: tuple[str, ...],
     **ending: Any,
@@ -72,5 +84,7 @@ def run(
       else that of COMMAND; 128+N if signal N ended it
     """
     log_to_stderr()
+    observing = options.observing(ending)
     server = {"observe": observe, **options.server_arguments(ending)}
-    sys.exit(Job(command, Options(after, expect_timers, observe, tail_stderr), server).run())
+    wanted = Options(after, expect_timers, observe, tail_stderr, notify == "unhang", observing)
+    sys.exit(Job(command, wanted, server).run())

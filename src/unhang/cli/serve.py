@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pwd
 import signal
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,6 +15,8 @@ from unhang._platform.address import private_directory
 from unhang._platform.limits import raise_file_limit
 from unhang._platform.logs import log_to_stderr
 from unhang.cli import options
+from unhang.observe import notify
+from unhang.observe.observer import start_observer
 from unhang.shared_timer import SharedTimerServer
 
 _STOPPING = {signal.SIGINT, signal.SIGTERM}
@@ -23,10 +28,11 @@ _STOPPING = {signal.SIGINT, signal.SIGTERM}
     envvar="UNHANG_ADDRESS",
     show_envvar=True,
     metavar="PATH",
-    help="The path of the socket to listen at, in a directory that nobody else may write to. "
-    "Default: serve.sock in $XDG_RUNTIME_DIR/unhang, or in a private directory under the temporary one.",
+    help="The path of the socket to listen at, in a directory that nobody else may write to, which is made if there "
+    "is none. Default: serve.sock in $XDG_RUNTIME_DIR/unhang, or in a private directory under the temporary one.",
 )
 @options.ending
+@options.observer
 @options.observe
 @click.option(
     "--user",
@@ -55,15 +61,34 @@ def serve(address: str | None, observe: bool, users: tuple[str, ...], **ending: 
             "--user needs an --address that the user can reach, such as /run/unhang/serve.sock: the default one is in "
             "a directory that nobody else may enter"
         )
+    if address:
+        # Whatever is wrong with it is told when the socket is made.
+        with contextlib.suppress(OSError):
+            Path(address).parent.mkdir(0o711 if users else 0o700)
+    observing = options.observing(ending)
+    arguments = options.server_arguments(ending)
+    notifier = notify.from_environment(os.environ)
+    if notifier is not None:
+        arguments = notifier.server_arguments(arguments)
     server = SharedTimerServer(
         address or f"{private_directory()}/serve.sock",
         observe=observe,
         users=[_uid(user) for user in users],
-        **options.server_arguments(ending),
+        _awaits_viewer=observing.is_needed,
+        **arguments,
     )
     server.start()
+    observer = start_observer(server.address, observing)
     click.echo(f"UNHANG_ADDRESS={server.address}")
+    if observing.learn is not None:
+        click.echo(f"UNHANG_LEARN={observing.learn}")
+    if notifier is not None:
+        notifier.ready()
     signal.sigwait(_STOPPING)
+    if notifier is not None:
+        notifier.stopping()
+    if observer is not None:
+        observer.close()
     server.stop()
 
 

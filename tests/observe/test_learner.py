@@ -1,0 +1,89 @@
+"""What workers learn gets into the file, each block once, whatever becomes of the connection."""
+
+import pytest
+
+from unhang._core.histogram import Durations, Histogram
+from unhang._worker.learned_file import read_durations
+from unhang.errors import UnhangError
+from unhang.observe.learner import Learner
+from unhang.observe.learning import LearnedFile
+from unhang.report.live import Event
+
+SECOND = 1_000_000_000
+
+
+def blocks(*seconds):
+    return {"step": Durations(Histogram.of([round(each * SECOND) for each in seconds]))}
+
+
+@pytest.fixture
+def path(tmp_path):
+    tmp_path.chmod(0o700)
+    return str(tmp_path / "learned.json")
+
+
+def steady(path):
+    """The steady blocks of the one scope in the file."""
+    known = read_durations(path).get("step")
+    return None if known is None else known.steady.count
+
+
+def test_each_block_is_saved_once(path):
+    """A view tells all from its beginning on, so only what is new is added."""
+    learner = Learner(LearnedFile(path))
+    for seen in (blocks(1), blocks(1, 2), blocks(1, 2), blocks(1, 2, 3)):
+        learner.saw(seen)
+        learner.save()
+    assert steady(path) == 3
+
+
+def test_a_new_view_does_not_tell_the_same_blocks_again(path):
+    """Its first durations are those of workers that were there before: what comes behind them is new."""
+    learner = Learner(LearnedFile(path))
+    learner.saw(blocks(1, 2))
+    learner.begin_anew()
+    learner.saw(blocks(1, 2))
+    learner.saw(blocks(1, 2, 3))
+    learner.save()
+    assert steady(path) == 3
+
+
+def test_it_is_saved_from_time_to_time(path):
+    """A watchdog that dies loses half a minute."""
+    now = [0.0]
+    learner = Learner(LearnedFile(path), lambda: now[0])
+    learner.saw(blocks(1))
+    assert steady(path) is None
+    now[0] = 31.0
+    learner.saw(blocks(1))
+    assert steady(path) == 1
+
+
+def test_kills_are_kept(path):
+    """How often a budget was too short, or a worker hung, is part of what is known of it."""
+    learner = Learner(LearnedFile(path))
+    told = [("killed", "step"), ("near miss", "step"), ("killed", ""), ("killed", "step")]
+    learner.happened(Event(time="", event=event, at=0.0, scope=scope) for event, scope in told)
+    learner.saw({})
+    learner.saw({})
+    learner.save()
+    assert read_durations(path)["step"].killed == 2
+
+
+def test_a_file_that_cannot_be_written_is_told_once(path, monkeypatch, caplog):
+    """Nothing is lost by then: it is all there when it can be written again."""
+    file = LearnedFile(path)
+    learner = Learner(file)
+    save = file.save
+
+    def fail():
+        raise UnhangError("the disk is full")
+
+    monkeypatch.setattr(file, "save", fail)
+    for seen in (blocks(1), blocks(1, 2)):
+        learner.saw(seen)
+        learner.save()
+    assert caplog.text.count("the disk is full") == 1
+    monkeypatch.setattr(file, "save", save)
+    learner.save()
+    assert steady(path) == 2
