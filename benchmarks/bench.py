@@ -25,6 +25,7 @@ from rich.console import Console
 from bench_channel import MODULES, PLAIN
 from bench_crowd import Watchdog
 from bench_evidence_tables import evidence_table, siblings_table
+from bench_learned_tables import learned_table, of_learned
 from bench_requirements import (
     Requirement,
     of_blocks,
@@ -52,6 +53,7 @@ from bench_tables import (
     live_table,
     requests_table,
 )
+from bench_view_tables import of_views, view_figures, view_table
 from unhang._worker.implementation import COMPILED, PURE, WHY
 
 _HERE = Path(__file__).parent
@@ -116,11 +118,23 @@ def _shared(console: Console, libraries: Sequence[str], *, quick: bool) -> tuple
     return found, of_crowds(found, late)
 
 
+def _view(console: Console, libraries: Sequence[str], *, quick: bool) -> tuple[Any, list[Requirement]]:  # noqa: ARG001
+    figures = view_figures(_section("bench_view.py", ["unhang"], quick=quick))
+    console.print("", view_table(figures))
+    return figures, of_views(figures)
+
+
 def _evidence(console: Console, libraries: Sequence[str], *, quick: bool) -> tuple[Any, list[Requirement]]:  # noqa: ARG001
     found = _section("bench_evidence.py", ["unhang"], quick=quick)
     console.print("", evidence_table(found))
     console.print("", siblings_table(found))
     return found, of_evidence(found)
+
+
+def _learned(console: Console, libraries: Sequence[str], *, quick: bool) -> tuple[Any, list[Requirement]]:  # noqa: ARG001
+    found = _section("bench_learned.py", ["unhang"], quick=quick)
+    console.print("", learned_table(found))
+    return found, of_learned(found)
 
 
 def _server(console: Console, libraries: Sequence[str], *, quick: bool) -> tuple[Any, list[Requirement]]:
@@ -158,7 +172,9 @@ _SECTIONS = {
     "instructions": _instructions,
     "lateness": _lateness,
     "shared": _shared,
+    "view": _view,
     "evidence": _evidence,
+    "learned": _learned,
     "server": _server,
     "import": _imports,
 }

@@ -1,5 +1,6 @@
 """Events as lines of JSON: whole lines, in the file that stands at the path, and never at the loop's expense."""
 
+import contextlib
 import errno
 import json
 import logging
@@ -374,3 +375,18 @@ def test_the_watchdog_of_a_program_writes_them_too(path):
         assert worker.returncode == -signal.SIGTERM
     until(lambda: lines_of(path)[-1]["event"] == "stopped")
     assert "killed" in {line["event"] for line in lines_of(path)}
+
+
+def test_a_reader_that_stands_still_delays_no_kill():
+    """Standard error is a full pipe: workers are killed all the same, and the end is not held up."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    command = [sys.executable, "-m", "unhang", "run", "--events", "-", "--", sys.executable, "-c", HANG]
+    done = subprocess.run(command, stderr=writer, timeout=60, check=False)
+    assert done.returncode == 124
+    os.close(reader)
+    os.close(writer)

@@ -35,6 +35,14 @@ def test_one_that_does_nothing_while_the_others_go_on():
     assert why(rows) == ["in no block for 42s; 199 others go on"]
 
 
+def test_workers_without_ranks_may_have_nothing_to_do():
+    """One that waits for a request is in no block, and does not stand out; one that takes long over it does."""
+    rows = [row(number, None, rank=None, idle=idle) for number, idle in enumerate((0.1, 0.2, 0.3, 0.4, 0.5, 300.0))]
+    assert suspects(rows) == set()
+    rows[5] = row(5, "request", rank=None, idle=300.0)
+    assert suspects(rows) == {5}
+
+
 def test_the_block_that_was_entered_last_is_named():
     """Not the one around it, though that is nearer to its deadline."""
     both = (Armed("step", 60.0, 43.0, 17.0), Armed("load", 600.0, 42.0, 558.0))

@@ -118,7 +118,7 @@ def propose(
     known = histogram.count if rounds is None else min(rounds, histogram.count)
     if known < evidence.few or doubts >= _DOUBTS:
         return max(minimum, maximum)
-    wanted = min(_with_margin(histogram, margin, evidence.rare), maximum)
+    wanted = max(1.0, min(_with_margin(histogram, margin, evidence.rare), maximum))
     part = min(1.0, math.log(known / evidence.few) / math.log(evidence.enough / evidence.few))
     part *= 1.0 - doubts / _DOUBTS
     # As floats: the last of their digits may be beyond the maximum.

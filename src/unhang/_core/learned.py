@@ -24,8 +24,6 @@ _NUMBERS = {
     "budget_ns": "budget",
     "seen": "seen",
     "killed": "killed",
-    "minute": "minute",
-    "started": "started",
     "killed_at": "killed_at",
 }
 
@@ -63,7 +61,7 @@ class Learned:
 
     def _use(self, scope: str) -> tuple[int, int]:
         memory = self.scopes[scope]
-        return memory.minute // (24 * 60), memory.durations.count
+        return max(memory.steady.minute, memory.first.minute) // (24 * 60), memory.durations.count
 
 
 def encode(learned: Learned) -> bytes:
@@ -90,7 +88,7 @@ def _of_memory(memory: Memory) -> dict[str, object]:
     numbers = {name: getattr(memory, attribute) for name, attribute in _NUMBERS.items()}
     return {
         **numbers,
-        "doubts": round(memory.doubts, 3),
+        "doubts": memory.doubts,
         "steady": _of_levels(memory.steady),
         "first": _of_levels(memory.first),
     }
@@ -105,6 +103,7 @@ def _of_levels(levels: Levels) -> dict[str, object]:
     ]
     return {
         "longest_ns": levels.histogram.longest,
+        "minute": levels.minute,
         "minutes": minutes.now,
         "starts": starts.now,
         "buckets": buckets,
@@ -172,6 +171,7 @@ def _levels(said: dict[str, object], name: str) -> Levels:
         _fill(clock, counts)
     return Levels(
         Histogram(counts, _number(levels, "longest_ns")),
+        _number(levels, "minute"),
         Clock(_number(levels, "minutes"), clocks[0], clocks[1]),
         Clock(_number(levels, "starts"), clocks[2], clocks[3]),
     )

@@ -67,25 +67,33 @@ class Levels:
 
     Attributes:
         histogram: what is known.
+        minute: the last one in which there were blocks, of the wall clock; 0: none.
         minutes, starts: the two clocks.
     """
 
-    __slots__ = ("histogram", "minutes", "starts")
+    __slots__ = ("histogram", "minute", "minutes", "starts")
 
     def __init__(
-        self, histogram: Histogram | None = None, minutes: Clock | None = None, starts: Clock | None = None
+        self,
+        histogram: Histogram | None = None,
+        minute: int = 0,
+        minutes: Clock | None = None,
+        starts: Clock | None = None,
     ) -> None:
         self.histogram = histogram or Histogram()
+        self.minute = minute
         self.minutes = minutes or Clock()
         self.starts = starts or Clock()
 
-    def add(self, blocks: Histogram, *, new_minute: bool, start: int) -> None:
-        """Note what was seen, in a minute of its own or in the one before, since the ``start``-th start."""
+    def add(self, blocks: Histogram, minute: int, start: int | None = None) -> None:
+        """Note what was seen in a minute, behind the ``start``-th start; None: each minute is a start."""
         if not blocks.count:
             return
         self.histogram = self.histogram.merge(blocks)
-        self.minutes.now += new_minute or not self.minutes.now
-        self.starts.now = max(start, self.starts.now)
+        if not self.minutes.now or _passed(minute, self.minute):
+            self.minute = minute
+            self.minutes.now += 1
+        self.starts.now = max(self.starts.now, self.minutes.now if start is None else start)
         highest = max(bucket for bucket, count in enumerate(blocks.counts) if count)
         self.minutes.see(highest)
         self.starts.see(highest)
@@ -106,19 +114,17 @@ class Memory:
     Attributes:
         steady, first: see `Durations`.
         budget, seen, killed, doubts: as there.
-        minute: the last one in which it was seen, of the wall clock; 0: never.
-        started: the last one in which a process had started up.
-        killed_at: the last one in which a worker was killed in it.
+        killed_at: the last minute in which a worker was killed in it, of the wall clock; 0: none was.
     """
 
-    __slots__ = ("budget", "doubts", "first", "killed", "killed_at", "minute", "seen", "started", "steady")
+    __slots__ = ("budget", "doubts", "first", "killed", "killed_at", "seen", "steady")
 
     def __init__(self) -> None:
         self.steady = Levels()
         self.first = Levels()
         self.budget = self.seen = self.killed = 0
         self.doubts = 0.0
-        self.minute = self.started = self.killed_at = 0
+        self.killed_at = 0
 
     @property
     def durations(self) -> Durations:
@@ -138,14 +144,8 @@ class Memory:
         """Note what has come to be known since the last time; ``now`` is in seconds of the wall clock."""
         before = self._rounds()
         minute = now // MINUTE
-        new = _passed(minute, self.minute)
-        if new:
-            self.minute = minute
-        start = max(1, self.first.minutes.now + (bool(more.first.count) and _passed(minute, self.started)))
-        self.steady.add(more.steady, new_minute=new, start=start)
-        if more.first.count:
-            self.first.add(more.first, new_minute=start > self.first.minutes.now, start=start)
-            self.started = minute
+        self.first.add(more.first, minute)
+        self.steady.add(more.steady, minute, max(1, self.first.minutes.now))
         self._doubt(more, minute, self._rounds() - before)
         self.killed += more.killed
         self.seen, self.budget = max((self.seen, self.budget), (more.seen, more.budget))

@@ -38,11 +38,7 @@
 typedef _Atomic int64_t Word;
 
 /* A memoryview, and its words; none for UNWATCHED, which stands for the header of a page that nobody watches. */
-typedef struct {
-    PyObject *object;
-    Py_buffer buffer;
-    Word *words;
-} View;
+typedef struct { PyObject *object; Py_buffer buffer; Word *words; } View;
 
 /* The objects that a type holds, which are its members in Python too. */
 #define SITE_OBJECTS(DO) DO(Site, slots) DO(Site, scope) DO(Site, label) DO(Site, source) DO(Site, clock) DO(Site, free)
@@ -51,6 +47,7 @@ typedef struct {
 #define HEARTBEAT_OBJECTS(DO) DO(Heartbeat, _args) DO(Heartbeat, _options) DO(Heartbeat, _timer)
 #define FIELD(Type, name) PyObject *name;
 #define MEMBER(Type, name) {#name, T_OBJECT_EX, offsetof(Type, name), 0, NULL},
+#define NUMBER(Type, name) {#name, T_LONGLONG, offsetof(Type, name), 0, NULL},
 #define VISIT(Type, name) Py_VISIT(self->name);
 #define CLEAR(Type, name) Py_CLEAR(self->name);
 #define TRAVERSE(Type, OBJECTS)                                                                                        \
@@ -60,16 +57,14 @@ typedef struct {
     }
 
 typedef struct {
-    PyObject_HEAD
-    SITE_OBJECTS(FIELD)
+    PyObject_HEAD SITE_OBJECTS(FIELD)
     long long after, slack, ending, pretimeout;
     View durations; /* of its scope, while they are learned */
 } Site;
 
 typedef struct {
-    PyObject_HEAD
+    PyObject_HEAD SLOT_OBJECTS(FIELD)
     PyObject *weak;
-    SLOT_OBJECTS(FIELD)
     View cell, watched;
     long long count;
     pid_t pid; /* who has placed it: a child is not to touch the words of its parent */
@@ -83,11 +78,7 @@ typedef struct {
     char was_entered;
 } Timer;
 
-typedef struct {
-    PyObject_HEAD
-    HEARTBEAT_OBJECTS(FIELD)
-    char _closed;
-} Heartbeat;
+typedef struct { PyObject_HEAD HEARTBEAT_OBJECTS(FIELD) char _closed; } Heartbeat;
 
 /* The arguments of expires(), in order; the first three may be given by position. */
 static const char *const ARGUMENTS[] = {"after", "scope", "client", "signal", "grace", "pretimeout"};
@@ -96,11 +87,7 @@ enum { AFTER, SCOPE, CLIENT, ASKED = 6 };
 /* What expires() was asked for, by identity, and the site that it found. In place of the client stands its dict of
    sites; in place of no scope the code that called, and the instruction. An entry holds what was asked for, but not the
    site, which takes its entries along when it goes, nor the dict, which the site keeps alive. */
-typedef struct {
-    PyObject *asked[ASKED];
-    int instruction;
-    Site *site;
-} Entry;
+typedef struct { PyObject *asked[ASKED]; int instruction; Site *site; } Entry;
 #define ENTRY_BITS 9
 static struct { /* one interpreter loads this, once */
     PyTypeObject *site, *slot, *timer, *heartbeat;
@@ -171,10 +158,8 @@ static void learn(Site *site, int64_t took) {
     store(to, DURATIONS_LONGEST, Py_MAX(load(to, DURATIONS_LONGEST), took));
 }
 
-TRAVERSE(Site, SITE_OBJECTS)
-TRAVERSE(Slot, SLOT_OBJECTS)
-TRAVERSE(Timer, TIMER_OBJECTS)
-TRAVERSE(Heartbeat, HEARTBEAT_OBJECTS)
+TRAVERSE(Site, SITE_OBJECTS) TRAVERSE(Slot, SLOT_OBJECTS)
+TRAVERSE(Timer, TIMER_OBJECTS) TRAVERSE(Heartbeat, HEARTBEAT_OBJECTS)
 
 static int Heartbeat_clear(Heartbeat *self) { HEARTBEAT_OBJECTS(CLEAR) return 0; }
 
@@ -213,10 +198,7 @@ static void collected_dealloc(PyObject *self) {
 
 static PyMemberDef Site_members[] = {
     SITE_OBJECTS(MEMBER)
-    {"after", T_LONGLONG, offsetof(Site, after), 0, NULL},
-    {"slack", T_LONGLONG, offsetof(Site, slack), 0, NULL},
-    {"ending", T_LONGLONG, offsetof(Site, ending), 0, NULL},
-    {"pretimeout", T_LONGLONG, offsetof(Site, pretimeout), 0, NULL}, {0},
+    NUMBER(Site, after) NUMBER(Site, slack) NUMBER(Site, ending) NUMBER(Site, pretimeout) {0},
 };
 
 /* Takes the reference to the item. What the list does not take is dropped. */
@@ -282,7 +264,7 @@ static PyMemberDef Slot_members[] = {
     SLOT_OBJECTS(MEMBER)
     {"cell", T_OBJECT_EX, offsetof(Slot, cell.object), READONLY, NULL},
     {"watched", T_OBJECT_EX, offsetof(Slot, watched.object), READONLY, NULL},
-    {"count", T_LONGLONG, offsetof(Slot, count), 0, NULL},
+    NUMBER(Slot, count)
     {"__weaklistoffset__", T_PYSSIZET, offsetof(Slot, weak), READONLY, NULL}, {0},
 };
 
@@ -313,10 +295,8 @@ static PyObject *timer_new(Site *site) {
     Py_INCREF(site); /* before a collection that a new object may start */
     if (self)
         (void)PyObject_Init((PyObject *)self, the.timer);
-    else if (!(self = PyObject_GC_New(Timer, the.timer))) {
-        Py_DECREF(site);
-        return NULL;
-    }
+    else if (!(self = PyObject_GC_New(Timer, the.timer)))
+        return Py_DECREF(site), NULL;
     self->site = site;
     self->slot = NULL;
     self->left = self->was_entered = 0;
@@ -449,7 +429,7 @@ static PyObject *Heartbeat_beat(Heartbeat *self, PyObject *Py_UNUSED(ignored)) {
     return done;
 }
 
-static PyMethodDef Heartbeat_methods[] = {{"beat", (PyCFunction)Heartbeat_beat, METH_NOARGS, "beat($self)\n--\n\n"}, {0}};
+static PyMethodDef Heart_methods[] = {{"beat", (PyCFunction)Heartbeat_beat, METH_NOARGS, "beat($self)\n--\n\n"}, {0}};
 static PyMemberDef Heartbeat_members[] = {
     HEARTBEAT_OBJECTS(MEMBER) {"_closed", T_BOOL, offsetof(Heartbeat, _closed), 0, NULL}, {0},
 };
@@ -579,15 +559,11 @@ static PyType_Slot Timer_slots[] = {
 };
 static PyType_Slot Heartbeat_slots[] = {
     {Py_tp_traverse, Heartbeat_traverse}, {Py_tp_clear, Heartbeat_clear}, {Py_tp_dealloc, collected_dealloc},
-    {Py_tp_methods, Heartbeat_methods}, {Py_tp_members, Heartbeat_members}, {0},
+    {Py_tp_methods, Heart_methods}, {Py_tp_members, Heartbeat_members}, {0},
 };
 
 #define COLLECTED_FLAGS (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC)
-static struct {
-    const char *base;
-    PyTypeObject **type;
-    PyType_Spec spec;
-} types[] = {
+static struct { const char *base; PyTypeObject **type; PyType_Spec spec; } types[] = {
     {"SiteBase", &the.site, {"unhang._worker._block.Site", sizeof(Site), 0, COLLECTED_FLAGS, Site_slots}},
     {"SlotBase", &the.slot, {"unhang._worker._block.Slot", sizeof(Slot), 0, COLLECTED_FLAGS, Slot_slots}},
     {"TimerBase", &the.timer, {"unhang.Timer", sizeof(Timer), 0, COLLECTED_FLAGS, Timer_slots}},
@@ -595,10 +571,8 @@ static struct {
 };
 
 static int execute(PyObject *module) {
-    if (the.site || PyInterpreterState_Get() != PyInterpreterState_Main()) {
-        PyErr_SetString(PyExc_ImportError, "the extension is for the main interpreter, and loaded once");
-        return -1;
-    }
+    if (the.site || PyInterpreterState_Get() != PyInterpreterState_Main())
+        return PyErr_Format(PyExc_ImportError, "the extension is for the main interpreter, and loaded once") ? 0 : -1;
     for (int i = 0; i < ASKED; i++)
         if (!(the.arguments[i] = PyUnicode_InternFromString(ARGUMENTS[i])))
             return -1;
@@ -623,6 +597,4 @@ static int execute(PyObject *module) {
 
 static PyModuleDef_Slot steps[] = {{Py_mod_exec, execute}, {0}};
 static PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "_block", .m_methods = functions, .m_slots = steps};
-PyMODINIT_FUNC PyInit__block(void) {
-    return PyModuleDef_Init(&definition);
-}
+PyMODINIT_FUNC PyInit__block(void) { return PyModuleDef_Init(&definition); }

@@ -144,7 +144,8 @@ def _time(row: Row) -> str:
     if not row.armed:
         return " " * (2 * _TIME + 1)
     nearest = row.armed[0]
-    return f"{fit(duration(nearest.running), _TIME):>{_TIME}}/{fit(duration(nearest.after), _TIME):<{_TIME}}"
+    # It may have been armed a moment behind the look.
+    return f"{fit(duration(max(0.0, nearest.running)), _TIME):>{_TIME}}/{fit(duration(nearest.after), _TIME):<{_TIME}}"
 
 
 def rate_words(rate: float | None) -> str:
@@ -161,6 +162,6 @@ def _bar(row: Row, size: int) -> Text:
     if not row.armed:
         return Text(" " * size)
     share = spent(row)
-    full = min(size, round(share * size))
+    full = round(min(1.0, share) * size)
     style = "red" if share >= LATE else "yellow" if share >= HALF else "green"
     return Text.assemble((FULL * full, style), (EMPTY * (size - full), "dim"))

@@ -4,7 +4,7 @@ A hint for people, and no verdict: nobody is killed for it. The rules:
 
 - *expired*: its deadline is behind it, and it is still there (it is only observed, or is being ended).
 - *stalled*: it does nothing while the others of its job go on: it is idle for some seconds, and for several times as
-  long as three quarters of the others.
+  long as three quarters of the others. One in no block counts only if it has a rank: others may have nothing to do.
 - *apart*: most of its job has stopped, and is in the same blocks, as if waiting; it is in others, as one of a few. Or
   it is in the same ones, but a different number of blocks is behind it.
 - *late*, *half*: its block has taken 80 % or 50 % of its time.
@@ -86,10 +86,15 @@ def _stalled(job: Sequence[Row]) -> dict[int, Mark]:
     """Those that do nothing while the others go on."""
     idle = sorted(row.idle for row in job)
     usual = idle[int((len(job) - 2) * 0.75)]
-    slow = [row for row in job if row.idle > max(STALL, _TIMES * usual)]
+    slow = [row for row in job if row.idle > max(STALL, _TIMES * usual) and _is_busy(row)]
     others = len(job) - len(slow)
     go_on = "another one goes on" if others == 1 else f"{others:,} others go on"
     return {row.info.number: Mark(Level.SUSPECT, f"{_inside(row)} for {since(row.idle)}; {go_on}") for row in slow}
+
+
+def _is_busy(row: Row) -> bool:
+    """Whether there is something that it should be doing."""
+    return bool(row.armed) or row.info.rank is not None
 
 
 def _inside(row: Row) -> str:
@@ -105,7 +110,7 @@ def _innermost(row: Row) -> str:
 
 def _apart(job: Sequence[Row]) -> dict[int, Mark]:
     """Those that are not where the others wait."""
-    still = [row for row in job if row.idle > STALL]
+    still = [row for row in job if row.idle > STALL and _is_busy(row)]
     if len(still) < max(3, len(job) / 2) or not _together(still):
         return {}
     return _elsewhere(still) or _behind(still)

@@ -62,7 +62,7 @@ def _cells(row: Row, found: Mapping[int, Mark]) -> list[str]:
         _STATES[found.get(info.number, Mark()).level],
         "-" if info.rank is None else str(info.rank),
         str(info.pid),
-        "-" if nearest is None else duration(nearest.running),
+        "-" if nearest is None else duration(max(0.0, nearest.running)),
         "-" if nearest is None else duration(nearest.after),
         "-" if nearest is None else duration(nearest.left),
         str(row.timers),
