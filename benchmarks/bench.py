@@ -33,6 +33,7 @@ from bench_requirements import (
     of_evidence,
     of_imports,
     of_lateness,
+    of_learning,
     of_plain_blocks,
 )
 from bench_shared_tables import (
@@ -50,6 +51,7 @@ from bench_tables import (
     instructions_table,
     lateness_figures,
     lateness_table,
+    learning_table,
     live_table,
     requests_table,
 )
@@ -97,6 +99,12 @@ def _instructions(console: Console, libraries: Sequence[str], *, quick: bool) ->
     else:
         console.print("", "Instructions are not counted: there is no valgrind.")
     return counts, []
+
+
+def _learning(console: Console, libraries: Sequence[str], *, quick: bool) -> tuple[Any, list[Requirement]]:  # noqa: ARG001
+    found = _section("bench_learning.py", ["unhang"], quick=quick)
+    console.print("", learning_table(found))
+    return found, of_learning(found)
 
 
 def _lateness(console: Console, libraries: Sequence[str], *, quick: bool) -> tuple[Any, list[Requirement]]:
@@ -170,6 +178,7 @@ def _run(code: str, environment: dict[str, str]) -> float:
 _SECTIONS = {
     "block": _block,
     "instructions": _instructions,
+    "learning": _learning,
     "lateness": _lateness,
     "shared": _shared,
     "view": _view,

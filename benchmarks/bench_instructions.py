@@ -27,24 +27,30 @@ _FEW, _MANY, _MANY_QUICK = 1000, 11_000, 3000
 _LOOP = "the loop"
 
 
-class _Alone:
+class Alone:
     """A channel without a watchdog."""
 
     def new_page(self, size: int) -> PageWriter:
+        """A page whose look lies near."""
         page = PageWriter(bytearray(size))
         page.watched[0] = page.watched[1] = time.monotonic_ns() + 1_000_000_000
         return page
 
     def new_durations(self, size: int) -> DurationWriter:
+        """Memory of this process."""
         return DurationWriter(memoryview(bytearray(size)))
 
     def attend(self, watched: memoryview, deadline: int) -> bool:
+        """The look lies near again."""
         watched[0] = deadline - 1_000_000_000
         return True
 
-    def connect(self) -> str | None: ...
+    def connect(self) -> str | None:
+        """There is nobody."""
+        return None
 
-    def abandon(self) -> None: ...
+    def abandon(self) -> None:
+        """There is nobody to leave."""
 
 
 def _empty() -> None:
@@ -114,7 +120,7 @@ def _count(way: str, times: int) -> int:
 def main() -> None:
     """Count, for each way; nothing, if there is no valgrind."""
     if len(sys.argv) > 2 and sys.argv[1] in _WAYS:
-        choose.set_client(SharedTimerClient._over(_Alone(), time.monotonic_ns))
+        choose.set_client(SharedTimerClient._over(Alone(), time.monotonic_ns))
         _WAYS[sys.argv[1]]()
         return
     from bench_channel import section_arguments  # what is counted starts faster without

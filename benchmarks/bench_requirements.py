@@ -13,6 +13,7 @@ from bench_tables import Row
 _DROP_IN_US = 2.0
 _DROP_IN_MS = 20.0
 _EVIDENCE_MS = 50.0
+_LEARNING_US = 0.25
 # In these milliseconds the watchdog and what reads stacks for it want a processor: on few of them, siblings wait.
 _SLOWED = 1.3
 
@@ -53,6 +54,17 @@ def of_blocks(rows: Sequence[Row]) -> list[Requirement]:
         Requirement("a beat() of a heartbeat, over the same", 0.5, "times", beat / empty),
         Requirement("a block, over signal.setitimer", 0.3, "times", max(named, unnamed) / setitimer),
         *_of_torch(rows, unnamed, 500.0),
+    ]
+
+
+def of_learning(rows: Sequence[Row]) -> list[Requirement]:
+    """What learning may cost."""
+    return [
+        Requirement(
+            f"learning, {row['way']}, {row['library']}", _LEARNING_US, "µs a block", row["with"] - row["without"]
+        )
+        for row in rows
+        if row["way"] == "block"
     ]
 
 

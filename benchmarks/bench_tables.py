@@ -84,6 +84,19 @@ def instructions_table(counts: dict[str, dict[str, float]]) -> Table:
     return table
 
 
+def learning_table(rows: Sequence[Row]) -> Table:
+    """What learning costs a block."""
+    table = table_of(
+        "What it costs that durations are learned, for the worker",
+        "Medians of bursts in turns, each way in a process of its own. An empty `with` tells how alike these are.",
+        ["", "", "µs without", "with", "more"],
+    )
+    for row in rows:
+        figures = (row["without"], row["with"], row["with"] - row["without"])
+        table.add_row(row["library"], row["way"], *map(number, figures))
+    return table
+
+
 def lateness_figures(late: Sequence[float | None], cap: float) -> Row:
     """Milliseconds; None where more than ``cap`` seconds, since so many workers outlived them."""
     values = [math.inf if value is None else value for value in late]

@@ -68,6 +68,18 @@ def test_a_command_that_gets_over_it_has_its_own_status():
     assert run("--", *python(again), "3").returncode == 124
 
 
+def test_a_command_that_is_stopped_behind_a_hang_was_stopped():
+    """It had got over it, and then whoever runs it ended it: the status says that, and not that it hung."""
+    again = f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {HANG!r}])"
+    again += "; print(flush=True); time.sleep(600)"
+    with subprocess.Popen(
+        [*UNHANG, "run", "--", *python(again)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as job:
+        job.stdout.readline()
+        job.send_signal(signal.SIGTERM)
+        assert job.wait(60) == 128 + signal.SIGTERM
+
+
 def test_options_of_the_command_are_the_commands():
     """With and without the two dashes."""
     assert run("sh", "-c", "exit 5").returncode == 5

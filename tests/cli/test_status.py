@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ import support
 import workers
 from unhang.observe.document import decode
 
+CROWD = str(Path(__file__).parents[2] / "examples" / "crowd.py")
 STATUS = [sys.executable, "-m", "unhang", "status"]
 
 
@@ -140,6 +142,21 @@ def test_the_only_watchdog_is_found(tmp_path):
         process.communicate("\n", timeout=support.LONG)
     assert done.returncode == 0, done.stderr
     assert "found" in done.stdout
+
+
+@pytest.mark.parametrize("options", [[], ["--together"]])
+def test_the_example_of_the_guide(tmp_path, options):
+    """One of examples/crowd.py is stuck, and it is said which one, and where."""
+    tmp_path.chmod(0o700)
+    crowd = [sys.executable, CROWD, "--workers", "6", "--stuck-at", "2", *options]
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-m", "unhang", "run", "--", *crowd], env=environment) as process:
+        support.until(lambda: run(XDG_RUNTIME_DIR=str(tmp_path)).returncode == 0)
+        command = [*STATUS, "--watch", "0.5"]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as status:
+            assert any("STUCK? rank 5" in line and "in 'load'" in line for line in status.stdout)
+            status.terminate()
+        process.terminate()
 
 
 def test_a_reader_that_goes(address):

@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import ipaddress
-import json
 import socket
 import threading
 
@@ -153,13 +152,6 @@ def test_workers_as_json(ask, site):
     assert found.workers[0].blocks[0].scope == "step"
     assert found.watchdog.up == 900
     assert ask.headers["Content-Type"] == "application/json"
-
-
-def test_document_has_no_numbers_that_json_has_not(site):
-    """What a worker without a timer has not is null."""
-    found = json.loads(document.encode(document.document(picture(row(1)))))
-    assert found["workers"][0]["left"] is None
-    assert found["workers"][0]["running"] is None
 
 
 def test_metrics_for_prometheus(ask):

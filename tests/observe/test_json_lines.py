@@ -5,6 +5,7 @@ import errno
 import json
 import logging
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -130,6 +131,7 @@ def test_what_is_no_file_of_ours_is_refused(path, tmp_path, make, words):
         JsonLines(path)
     tmp_path.mkdir(exist_ok=True)
     assert raised.value.errno == errno.EPERM
+    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
 
 
 def test_a_file_of_another_user_is_refused(path, other_user):

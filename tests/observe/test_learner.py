@@ -1,6 +1,9 @@
 """What workers learn gets into the file, each block once, whatever becomes of the connection."""
 
+import threading
+
 import pytest
+from support import LONG, until
 
 from unhang._core.histogram import Durations, Histogram
 from unhang._worker.learned_file import read_durations
@@ -56,7 +59,26 @@ def test_it_is_saved_from_time_to_time(path):
     assert steady(path) is None
     now[0] = 31.0
     learner.saw(blocks(1))
+    until(lambda: steady(path))
     assert steady(path) == 1
+
+
+def test_a_file_system_that_hangs_keeps_nobody_waiting(path, monkeypatch):
+    """What comes in the meantime is saved behind that."""
+    now = [0.0]
+    file = LearnedFile(path)
+    learner = Learner(file, lambda: now[0])
+    save, hangs = file.save, threading.Event()
+    monkeypatch.setattr(file, "save", lambda: hangs.wait(LONG) and save())
+    now[0] = 31.0
+    for seen in (blocks(1), blocks(1, 2), blocks(1, 2, 3)):
+        learner.saw(seen)
+    hangs.set()
+    until(lambda: steady(path) == 1)
+    until(lambda: not learner._saving.is_alive())
+    learner.saw(blocks(1, 2, 3))
+    learner.save()
+    assert steady(path) == 3
 
 
 def test_kills_are_kept(path):

@@ -291,15 +291,19 @@ def test_run_says_that_a_port_is_taken(tmp_path):
 
 LEFT_BEHIND = """
 import os, signal, sys, time, urllib.request
-url = sys.argv[1]
+def ask():
+    with urllib.request.urlopen(sys.argv[1] + "/livez") as response:
+        return response.status
+
+ask()
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 parent = os.getpid()
 if os.fork():
     sys.exit(7)
 while os.getppid() == parent:
     time.sleep(0.01)
-with urllib.request.urlopen(url + "/livez") as response:
-    os.write(1, str(response.status).encode())
+os.write(1, str(ask()).encode())
+time.sleep(600)
 """
 
 

@@ -105,6 +105,13 @@ def test_texts_fit(text, width):
         assert Text(cut(text, width)).cell_len <= max(0, width)
 
 
+def test_who_is_late_is_told():
+    """If nobody stands out: how many, and how long the nearest to its deadline has left."""
+    rows = [row(0), row(1, running=31.0), row(2, running=58.0)]
+    assert shown(Screen(picture(rows)))[2] == "2 workers beyond half of a budget; rank 2 (pid 20002) has 2s left"
+    assert shown(Screen(picture([row(0)])))[2] == "nobody stands out"
+
+
 def test_bars_tell_how_much_time_is_over():
     """Without colours too."""
     rows = [row(0, running=0.0), row(1, running=30.0), row(2, running=59.9), row(3, running=70.0), row(4, None)]
@@ -141,7 +148,7 @@ def test_incidents_are_below():
     assert [" ".join(line.split()) for line in lines[start + 1 : start + 5]] == [
         "3s ago overslept 2.5s given back",
         "5s ago near miss rank 9 (pid 20009) in '/a/b/train.py#7'",
-        "58s ago report rank 3 hangs in 'load' for 61 s: lock, loader.py:12 in d…",
+        "58s ago report rank 3 hangs in 'load' for 61 s: lock, loader.py:12 in deco…",
         "59s ago killed ranks 3-4 in 'load' for 61s, SIGTERM",
     ]
 

@@ -1,11 +1,10 @@
 """Workers write down how long their blocks take, and take their budgets from what is known."""
 
-import importlib
 import os
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import unhang
@@ -76,11 +75,11 @@ def world(made_of):
     return World(made_of)
 
 
-@given(st.lists(st.integers(0, 2**46), max_size=20), st.sampled_from(["compiled", "plain"]))
-def test_each_block_but_the_first_is_counted_in_its_bucket(durations, implementation):
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(durations=st.lists(st.integers(0, 2**46), max_size=20))
+def test_each_block_but_the_first_is_counted_in_its_bucket(made_of, durations):
     """The first one of a process is kept apart, and the longest of the others is known."""
-    name = "unhang._worker.plain" if implementation == "plain" else "unhang._worker._block"
-    world = World(importlib.import_module(name))
+    world = World(made_of)
     for duration in durations:
         world.take(duration, after=10**8)
     expected = {}

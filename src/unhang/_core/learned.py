@@ -157,31 +157,28 @@ def _memory(scopes: dict[str, object], scope: str) -> Memory:
 
 def _levels(said: dict[str, object], name: str) -> Levels:
     levels = _dictionary(said, name)
+    minutes, starts = Clock(_number(levels, "minutes")), Clock(_number(levels, "starts"))
+    counts = [0] * BUCKET_COUNT
+    end = 0
+    for bucket, count, *seen in _rows(levels):
+        if count:
+            counts[bucket] = count
+            # What holds for a bucket and those above it holds for the empty ones below, too.
+            minutes.restore(end, bucket + 1, *seen[:2])
+            starts.restore(end, bucket + 1, *seen[2:])
+            end = bucket + 1
+    return Levels(Histogram(counts, _number(levels, "longest_ns")), _number(levels, "minute"), minutes, starts)
+
+
+def _rows(levels: dict[str, object]) -> list[list[int]]:
+    """The buckets that are not empty, from the lowest one on."""
     rows = levels.get("buckets", [])
     if not isinstance(rows, list) or len(rows) > BUCKET_COUNT:
-        raise FormatError(f"'buckets' of {name!r} is no list of {BUCKET_COUNT} at most")
-    columns = [[0] * BUCKET_COUNT for _ in range(5)]
+        raise FormatError(f"'buckets' is no list of {BUCKET_COUNT} at most")
     for row in rows:
         if not isinstance(row, list) or len(row) != 6 or not all(map(_fits, row)) or row[0] >= BUCKET_COUNT:
             raise FormatError(f"{str(row)[:60]} is none of the 'buckets'")
-        for column, number in zip(columns, row[1:], strict=True):
-            column[row[0]] = number
-    counts, *clocks = columns
-    for clock in clocks:
-        _fill(clock, counts)
-    return Levels(
-        Histogram(counts, _number(levels, "longest_ns")),
-        _number(levels, "minute"),
-        Clock(_number(levels, "minutes"), clocks[0], clocks[1]),
-        Clock(_number(levels, "starts"), clocks[2], clocks[3]),
-    )
-
-
-def _fill(clock: list[int], counts: list[int]) -> None:
-    """What holds for a bucket and those above it holds for empty ones below, too."""
-    for bucket in range(BUCKET_COUNT - 2, -1, -1):
-        if not counts[bucket]:
-            clock[bucket] = clock[bucket + 1]
+    return sorted(rows)
 
 
 def _dictionary(said: dict[str, object], name: str) -> dict[str, object]:

@@ -18,10 +18,6 @@ from __future__ import annotations
 from unhang._core.durations import BUCKET_COUNT
 from unhang._core.histogram import Durations, Histogram
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 MINUTE = 60
 _CHANCE = 1e-3
 # Hangs are rarer than one in so many rounds, or they are none.
@@ -41,11 +37,16 @@ class Clock:
 
     __slots__ = ("last", "now", "times")
 
-    def __init__(self, now: int = 0, times: Sequence[int] = (), last: Sequence[int] = ()) -> None:
+    def __init__(self, now: int = 0) -> None:
         self.now = now
-        # They may come from a file, and be anything.
-        self.times = [min(each, now) for each in times] + [0] * (BUCKET_COUNT - len(times))
-        self.last = [min(each, now) for each in last] + [0] * (BUCKET_COUNT - len(last))
+        self.times = [0] * BUCKET_COUNT
+        self.last = [0] * BUCKET_COUNT
+
+    def restore(self, start: int, end: int, times: int, last: int) -> None:
+        """Set what is known of the buckets from ``start`` to below ``end``; it may come from a file, and be anything."""
+        size = max(0, end - start)
+        self.times[start : start + size] = [min(times, self.now)] * size
+        self.last[start : start + size] = [min(last, self.now)] * size
 
     def see(self, highest: int) -> None:
         """There is a block in this bucket, and none in a higher one."""

@@ -89,6 +89,7 @@ class Link:
         self._patience = _FIRST_PATIENCE
         self._try_at = 0.0
         self._lost: str | None = None
+        self._was_connected = False
 
     def new_page(self, size: int) -> PageWriter:
         """See `Channel.new_page`."""
@@ -216,7 +217,7 @@ class Link:
         if self._self_report is None or not self._self_report.is_usable():
             self._self_report = SelfReport()
         identity = of_environment(os.environ, socket.gethostname())
-        flags = self._flags if self._lost is None else self._flags | WAS_LOST
+        flags = self._flags | (WAS_LOST if self._was_connected or self._lost is not None else 0)
         greeting = hello(flags, self._self_report.number, identity)
         try:
             self._connection = Connection(self.address, greeting, pages, self._patience)
@@ -228,6 +229,7 @@ class Link:
             except NotSupportedError as failure:
                 raise NotWatchedError(failure.reason) from failure
             self._connection = Connection(self.address, greeting, pages, _FIRST_PATIENCE)
+        self._was_connected = True
         if self._connection.stack_file >= 0:
             self._self_report.write_to(self._connection.stack_file)
         # A signal handler may have added some meanwhile.

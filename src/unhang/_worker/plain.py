@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., Any])
 
 
+_NOWHERE = memoryview(b"")
+
+
 class Slot(SlotBase):
     """See `SlotBase`."""
 
@@ -70,11 +73,11 @@ class Site(SiteBase):
         "source",
     )  # fmt: skip
 
-    durations: memoryview | None
-    longest: int  # of the durations, as far as they came from here, and below the last bucket
+    durations: memoryview  # empty, if there are none to keep
+    longest: int  # of them, as far as they came from here, and below the last bucket; -1 before there was one
 
     def keep(self, durations: memoryview | None) -> None:
-        self.durations = durations
+        self.durations = durations or _NOWHERE
         self.longest = -1
 
 
@@ -172,56 +175,57 @@ def learn() -> None:
 
     Before, none of them even asks: whoever learns nothing pays nothing for it.
     """
-    Timer.__exit__ = _exit_and_learn  # type: ignore[method-assign]
-    Timer.restart = _restart_and_learn  # type: ignore[method-assign]
+    Timer.__exit__ = _Learning.__exit__  # type: ignore[method-assign, assignment]
+    Timer.restart = _Learning.restart  # type: ignore[method-assign, assignment]
 
 
 _exit, _restart = Timer.__exit__, Timer.restart
 
 
-def _exit_and_learn(
-    self: Timer, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-) -> None:
-    slot = self._slot
-    if not slot:
-        _exit(self, exc_type, exc, traceback)
-        return
-    cell = slot.cell
-    site: Site = self._site  # type: ignore[assignment]
-    deadline = cell[DEADLINE]
-    # Where a slot goes back to tells those that were extended, suspended or inherited: it is seldom looked at closely.
-    is_ordinary = slot.free is site.free or _is_ordinary(slot, site)
-    cell[DEADLINE] = deadline | NEVER
-    self._slot = False
-    slot.free.append(slot)
-    durations = site.durations
-    if is_ordinary and deadline < NEVER and durations is not None:
+class _Learning(Timer):
+    """What timers do that write down how long their blocks take."""
+
+    __slots__ = ()
+
+    _site: Site
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        slot = self._slot
+        if not slot:
+            _exit(self, exc_type, exc, traceback)
+            return
+        site = self._site
+        cell, free = slot.cell, slot.free
+        deadline = cell[DEADLINE]
+        # What was extended, suspended or inherited goes back elsewhere. No call before it is disarmed: see __enter__.
+        is_ordinary = free is site.free or (cell[TIMEOUT] == site.after and slot.watched is not UNWATCHED)
+        cell[DEADLINE] = deadline | NEVER
+        self._slot = False
+        free.append(slot)
         took = site.clock() - deadline + site.after
-        if took <= site.longest:  # as _write_down, without a call
+        if 0 <= took <= site.longest and is_ordinary:  # as _write_down, without a call
             bits = took.bit_length()
-            durations[4 * bits + (took >> bits - 3) + _NO_BITS if bits > SHORTEST_OCTAVE else BUCKETS] += 1
-        else:
+            site.durations[4 * bits + (took >> bits - 3) + _NO_BITS if bits > SHORTEST_OCTAVE else BUCKETS] += 1
+        elif is_ordinary and deadline < NEVER:
             _write_down(site, took)
 
-
-def _restart_and_learn(self: Timer) -> None:
-    slot = self._slot
-    site: Site = self._site  # type: ignore[assignment]
-    if slot and site.durations is not None and _is_ordinary(slot, site):
-        deadline = slot.cell[DEADLINE]
-        if deadline < NEVER:
-            _write_down(site, site.clock() - deadline + site.after)
-    _restart(self)
-
-
-def _is_ordinary(slot: SlotBase, site: Site) -> bool:
-    """Whether its block is none that was suspended or extended, or inherited by a forked child."""
-    return bool(slot.cell[TIMEOUT] == site.after) and slot.watched is not UNWATCHED
+    def restart(self) -> None:
+        slot, site = self._slot, self._site
+        if slot:
+            took = site.clock() - slot.cell[DEADLINE] + site.after
+            if 0 <= took <= site.longest and slot.free is site.free:
+                bits = took.bit_length()
+                site.durations[4 * bits + (took >> bits - 3) + _NO_BITS if bits > SHORTEST_OCTAVE else BUCKETS] += 1
+            elif slot.cell[DEADLINE] < NEVER and slot.cell[TIMEOUT] == site.after and slot.watched is not UNWATCHED:
+                _write_down(site, took)
+        _restart(self)
 
 
 def _write_down(site: Site, took: int) -> None:
     durations = site.durations
-    if durations is None:
+    if not durations:
         return
     if took > site.longest:
         if not durations[FIRST]:

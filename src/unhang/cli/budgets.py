@@ -248,8 +248,8 @@ def _table(rows: list[Row], width: int) -> Table:
 
 def _cells(row: Row) -> list[Text]:
     times = [_short(each) for each in (row.p50, row.p99, row.p999, row.longest)]
-    today = [_NONE, _NONE] if row.budget is None else [_short(row.budget), f"{row.would_kill:,}"]
-    proposed = [f"{_short(row.proposed)}{'*' if row.little else ''}", f"{row.proposed_would_kill:,}"]
+    today = [_NONE, _NONE] if row.budget is None else [_short(row.budget), _compact(row.would_kill or 0)]
+    proposed = [f"{_short(row.proposed)}{'*' if row.little else ''}", _compact(row.proposed_would_kill)]
     return [Text(each) for each in (_compact(row.count), *times, *today, *proposed)]
 
 
@@ -276,8 +276,9 @@ def _notes(rows: list[Row], learned: Learned) -> Iterator[str]:
     if any(row.start_up for row in rows):
         yield f"{_START_UP}the first block of each process, in which it starts up"
     if any(row.little for row in rows):
-        yield "* too few blocks are known, or workers were killed in it of late: nearer to the maximum"
+        yield "* little is known yet, or workers were killed of late: nearer to the maximum"
     for scope, killed in {row.scope: row.killed for row in rows if row.killed}.items():
-        yield f"{killed:,} killed in {quoted(scope)}; how long those would have taken is not known"
+        would = "that" if killed == 1 else "those"
+        yield f"{killed:,} killed in {quoted(scope)}; how long {would} would have taken is not known"
     if learned.dropped:
         yield f"{learned.dropped:,} scopes were dropped: a file holds {MOST_SCOPES:,}"

@@ -78,6 +78,7 @@ class Job:
         self._grace = float(server.get("grace", 5.0))
         self._signal = int(server.get("signal", signal.SIGTERM)) or signal.SIGKILL
         self._killed = False
+        self._passed: set[int] = set()  # signals that were meant for the command
         self._status: int | None = None
         self._pid = 0
         self._presence = Presence(SystemClock())
@@ -152,6 +153,7 @@ class Job:
         elif info.si_signo == signal.SIGCHLD:
             self._reap()
         elif self._status is None:
+            self._passed.add(info.si_signo)
             passing.pass_on(info, self._pid)
 
     def _reap(self) -> None:
@@ -204,7 +206,8 @@ class Job:
                 told = True
 
     def _exit_status(self, status: int) -> int:
-        if status != 0 and self._killed:
+        # Whoever stops a job that had got over a hang has ended it, and not the hang.
+        if status != 0 and self._killed and -status not in self._passed:
             return EXPIRED
         return status if status >= 0 else 128 - status
 

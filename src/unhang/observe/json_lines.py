@@ -26,6 +26,8 @@ logger = logging.getLogger("unhang.observe")
 
 # Events that wait to be written; what comes on top is dropped, and counted.
 _MOST_WAITING = 4096
+# Seconds between two warnings that events are lost: whoever makes too many of them fills no log.
+_QUIET = 60.0
 # Bytes that a pipe takes at once, so that lines of several writers are never mixed.
 _LONGEST = select.PIPE_BUF
 # Characters of its texts, for an event that would be longer; the last of them fits whatever it holds.
@@ -69,9 +71,9 @@ class JsonLines:
     """Writes events (`unhang.report.live.Event`), one line of JSON each. To be called from any thread.
 
     A call returns at once: a thread of its own writes. Never raises. When 4096 events wait to be written, more are
-    dropped; so is what cannot be written. How many were lost is told in the log, once an outage, and in a line of its
-    own (`Lost`) as soon as lines can be written again. A line has at most 4096 bytes and is written whole, by one
-    ``write()``: several watchdogs may share a file.
+    dropped; so is what cannot be written. That some were lost is told in the log, once a minute at most, and how many
+    in a line of its own (`Lost`) as soon as lines can be written again. A line has at most 4096 bytes and is written
+    whole, by one ``write()``: several watchdogs may share a file.
 
     Args:
         target: the path of a file, which is made if need be, mode 0600, and opened again when another one, or none,
@@ -89,6 +91,7 @@ class JsonLines:
         self._lock = threading.Lock()
         self._lost = 0
         self._reason = ""
+        self._warn_at = 0.0
 
     def __call__(self, event: Event) -> None:
         """Have an event written, soon."""
@@ -155,11 +158,14 @@ class JsonLines:
         return True
 
     def _lose(self, reason: str) -> None:
+        now = time.monotonic()
         with self._lock:
-            first = self._lost == 0
+            news = self._lost == 0 and now >= self._warn_at
             self._lost += 1
             self._reason = reason
-        if first:
+            if news:
+                self._warn_at = now + _QUIET
+        if news:
             logger.warning("Events are lost, which are to be written to %s: %s", self._target.name, reason)
 
     def close(self, patience: float = 1.0) -> None:

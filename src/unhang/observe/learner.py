@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 
@@ -16,6 +17,8 @@ logger = logging.getLogger("unhang.observe")
 
 # Seconds between two times at which it is written.
 _PAUSE = 30.0
+# Seconds to wait for that at the end.
+_PATIENCE = 3.0
 
 
 class Learner:
@@ -33,6 +36,7 @@ class Learner:
         self._killed: collections.Counter[str] = collections.Counter()
         self._save_at = clock() + _PAUSE
         self._failed = False
+        self._saving: threading.Thread | None = None
 
     def begin_anew(self) -> None:
         """The next durations are of a new view, which has those of before as well: only what comes then is new."""
@@ -44,6 +48,8 @@ class Learner:
 
     def saw(self, durations: Mapping[str, Durations]) -> None:
         """How long blocks took, from the beginning of the view on; writes it down from time to time."""
+        if self._saving is not None and self._saving.is_alive():
+            return  # a file system hangs: what comes meanwhile is added later
         known, self._known = self._known, durations
         more = {} if known is None else dict(_since(known, durations))
         for scope, count in self._killed.items():
@@ -51,11 +57,19 @@ class Learner:
         self._killed.clear()
         self._file.add(more)
         if self._clock() >= self._save_at:
-            self.save()
+            self._save_at = self._clock() + _PAUSE
+            # In a thread: whoever looks must not wait for a disk.
+            self._saving = threading.Thread(target=self._save, name="unhang-learner", daemon=True)
+            self._saving.start()
 
     def save(self) -> None:
-        """Write it down now."""
-        self._save_at = self._clock() + _PAUSE
+        """Write it down now, if that is not under way already; returns when it is done, or after some seconds."""
+        if self._saving is None or not self._saving.is_alive():
+            self._saving = threading.Thread(target=self._save, name="unhang-learner", daemon=True)
+            self._saving.start()
+        self._saving.join(_PATIENCE)
+
+    def _save(self) -> None:
         try:
             self._file.save()
         except UnhangError as error:

@@ -71,7 +71,9 @@ def standing_out(rows: Sequence[Row], marks: Mapping[int, Mark], alarm: str) -> 
         more = f" (and {expired - 1} more)" if expired > 1 else ""
         return Text(f"EXPIRED: {name(first.info)} is {marks[first.info.number].why}{more}", style="bold white on red")
     if slow := counts[Level.HALF] + counts[Level.LATE]:
-        return Text(f"{workers(slow)} beyond half of a budget", style="yellow")
+        first = min((row for row in rows if _level(row, marks) in (Level.HALF, Level.LATE)), key=lambda row: row.left)
+        said = f"{workers(slow)} beyond half of a budget; {name(first.info)} has {duration(first.left)} left"
+        return Text(said, style="yellow")
     return Text("nobody stands out" if rows else "", style="green")
 
 

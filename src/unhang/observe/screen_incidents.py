@@ -25,7 +25,7 @@ _STYLES = {
     "overslept": "yellow",
     "lost watchdog": "yellow",
 }
-_NAME = max(len(name) for name in _STYLES)
+_NAME = len("unkillable")
 _AGO = len("277h ago")
 # Seconds within which the same that happens to several workers is one line.
 _TOGETHER = 10.0
@@ -72,7 +72,7 @@ def _told(group: Sequence[Event]) -> str:
     if event.event == "report" or event.pid is None:
         return event.detail or (f"{duration(event.late)} given back" if event.late is not None else "")
     said = [f"{_who(group)}{_where(event)}", event.hang, event.signal, "" if len(group) > 1 else event.detail]
-    return ", ".join(each for each in said if each)
+    return ", ".join(dict.fromkeys(each for each in said if each))
 
 
 def _who(group: Sequence[Event]) -> str:
