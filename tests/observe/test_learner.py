@@ -3,8 +3,8 @@
 import threading
 
 import pytest
-from support import LONG, until
 
+from support import LONG, until
 from unhang._core.histogram import Durations, Histogram
 from unhang._worker.learned_file import read_durations
 from unhang.errors import UnhangError

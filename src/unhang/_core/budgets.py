@@ -5,8 +5,9 @@ for with every hang. Blocks that were not seen yet are the question. The rule, f
 
 1. *The tail* are the longest blocks, 64 at most and no more than an eighth of all. From the gaps between them follows
    its weight θ: how fast blocks get longer the rarer they are. It is 1 for an exponential tail, 1/2 for a normal one,
-   more for the heavy tails of networks and disks. Two gaps of weight 2 are thought to it, since few gaps say little.
-   Less than 1 is taken for 1: a tail may look lighter than it is.
+   more for the heavy tails of networks and disks. The gap below the very longest is left out, which counts by its
+   length; two gaps of weight 2 are thought to the others, since few gaps say little. Less than 1 is taken for 1: a tail
+   may look lighter than it is.
 2. *Groups apart.* Where the blocks in the tail leave a gap that a tail of that weight does not leave, what is above it
    is something else, say a checkpoint. Two of them or more are a tail of their own, and what is below matters no more.
    One is an outlier: nothing of the weight follows from it.

@@ -43,7 +43,7 @@ class Clock:
         self.last = [0] * BUCKET_COUNT
 
     def restore(self, start: int, end: int, times: int, last: int) -> None:
-        """Set what is known of the buckets from ``start`` to below ``end``; it may come from a file, and be anything."""
+        """Set what is known of the buckets from ``start`` to below ``end``; they may come from a file."""
         size = max(0, end - start)
         self.times[start : start + size] = [min(times, self.now)] * size
         self.last[start : start + size] = [min(last, self.now)] * size
