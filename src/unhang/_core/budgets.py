@@ -91,7 +91,7 @@ def budgets(durations: Durations | None, minimum: int, maximum: int, startup: in
     doubts = known.doubts
     return Budgets(
         propose(known.first, minimum, startup, margin, rounds=known.starts, doubts=doubts, evidence=START_UP),
-        propose(known.steady, minimum, maximum, margin, rounds=known.rounds, doubts=doubts),
+        propose(known.steady, minimum, maximum, margin, rounds=known.rounds, runs=known.starts, doubts=doubts),
     )
 
 
@@ -102,6 +102,7 @@ def propose(
     margin: float,
     *,
     rounds: int | None = None,
+    runs: int | None = None,
     doubts: float = 0.0,
     evidence: Evidence = STEADY,
 ) -> int:
@@ -113,13 +114,15 @@ def propose(
         maximum: no budget is longer. It is the budget when too little is known. If ``minimum`` is more, that wins.
         margin: how many times longer a block may take than the rarest one that is to be expected; at least 1.
         rounds: how many of them tell something new, see `Durations`; None: all.
+        runs: in how many runs of the program they were; None: in so many that it does not matter.
         doubts: see `Durations`.
         evidence: how much must be known.
     """
     known = histogram.count if rounds is None else min(rounds, histogram.count)
     if known < evidence.few or doubts >= _DOUBTS:
         return max(minimum, maximum)
-    wanted = max(1.0, min(_with_margin(histogram, margin, evidence.rare), maximum))
+    few_runs = 1.0 if runs is None else 1.0 + 1.0 / max(1, runs)
+    wanted = max(1.0, min(_with_margin(histogram, margin, evidence.rare) * few_runs, maximum))
     part = min(1.0, math.log(known / evidence.few) / math.log(evidence.enough / evidence.few))
     part *= 1.0 - doubts / _DOUBTS
     # As floats: the last of their digits may be beyond the maximum.
