@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,13 @@ def run(*arguments, **environment):
         check=False,
         env={**os.environ, **environment},
     )
+
+
+@pytest.fixture
+def runtime():
+    """A directory for sockets: the path of one may have 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="unhang-") as directory:
+        yield directory
 
 
 @pytest.fixture
@@ -129,29 +137,27 @@ def test_no_watchdog(tmp_path):
         assert not done.stdout
 
 
-def test_the_only_watchdog_is_found(tmp_path):
+def test_the_only_watchdog_is_found(runtime):
     """The one of `unhang run`, from another terminal, without an address."""
-    tmp_path.chmod(0o700)
     code = "import unhang\nwith unhang.expires(60, 'found'): print('in', flush=True); input()"
     command = [sys.executable, "-m", "unhang", "run", "--", sys.executable, "-c", code]
-    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    environment = {**os.environ, "XDG_RUNTIME_DIR": runtime}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
         assert process.stdout.readline() == "in\n"
-        done = run(XDG_RUNTIME_DIR=str(tmp_path))
+        done = run(XDG_RUNTIME_DIR=runtime)
         process.communicate("\n", timeout=support.LONG)
     assert done.returncode == 0, done.stderr
     assert "found" in done.stdout
 
 
 @pytest.mark.parametrize("options", [[], ["--together"]])
-def test_the_example_of_the_guide(tmp_path, options):
+def test_the_example_of_the_guide(runtime, options):
     """One of examples/crowd.py is stuck, and it is said which one, and where."""
-    tmp_path.chmod(0o700)
     crowd = [sys.executable, CROWD, "--workers", "6", "--stuck-at", "2", *options]
-    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    environment = {**os.environ, "XDG_RUNTIME_DIR": runtime}
     with subprocess.Popen([sys.executable, "-m", "unhang", "run", "--", *crowd], env=environment) as process:
-        support.until(lambda: run(XDG_RUNTIME_DIR=str(tmp_path)).returncode == 0)
+        support.until(lambda: run(XDG_RUNTIME_DIR=runtime).returncode == 0)
         command = [*STATUS, "--watch", "0.5"]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as status:
             assert any("STUCK? rank 5" in line and "in 'load'" in line for line in status.stdout)

@@ -124,6 +124,14 @@ def test_heavier_tails_have_longer_budgets():
 
 
 @given(st.floats(0, 2), st.floats(0, 2))
+def test_what_few_runs_have_shown_is_widened():
+    """Twice as long after one run, and hardly after many: the next one may be on a slower machine."""
+    found = [proposed(steps(10_000), runs=runs) for runs in (0, 1, 2, 10, None)]
+    assert found[0] == found[1] == pytest.approx(2 * found[4])
+    assert found[2] == pytest.approx(1.5 * found[4])
+    assert found[3] == pytest.approx(1.1 * found[4])
+
+
 def test_doubts_lead_back_to_the_maximum(one, two):
     """Step by step, and with two of them all the way."""
     less, more = sorted((one, two))

@@ -3,6 +3,7 @@
 import mmap
 
 import unhang
+from unhang._core.duration_pages import DurationWriter
 from unhang._core.page import PageReader, PageWriter
 
 
@@ -26,6 +27,9 @@ class Channel:
         writer = PageWriter(memoryview(memory))
         self._readers.append(PageReader(memoryview(memory)))
         return writer
+
+    def new_durations(self, size):
+        return DurationWriter(memoryview(mmap.mmap(-1, size)))
 
     def attend(self, watched, deadline):
         self.told += 1
@@ -52,9 +56,9 @@ class Channel:
         return sum(reader.sequence for reader in self._readers)
 
 
-def client_over(channel, clock, made_of=None):
+def client_over(channel, clock, made_of=None, *, learn=False):
     """A client over it, which is this process's default from now on."""
     made_of = () if made_of is None else (made_of,)
-    client = unhang.SharedTimerClient._over(channel, clock, *made_of)
+    client = unhang.SharedTimerClient._over(channel, clock, *made_of, learn=learn)
     unhang.configure(client)
     return client

@@ -22,6 +22,7 @@ from unhang.errors import TimerStateError
 FEW = 1000
 # KiB by which the process may grow while one kind is looked at.
 GROWTH = 2048
+LEARNED = unhang.learned(maximum=60)
 AFTER, NAME = 60.25, "a name that no other module has"
 
 
@@ -85,6 +86,11 @@ def whole_heartbeats():
         heart.beat()
 
 
+def with_learned_budgets():
+    with unhang.expires(LEARNED, NAME):
+        pass
+
+
 def never_entered():
     unhang.expires(AFTER, NAME)
 
@@ -112,7 +118,7 @@ def decorated():
 
 KINDS = [
     named, unnamed, nested, with_options, of_a_client, other_times, restarted, extended, suspended, entered_again,
-    beaten, whole_heartbeats, never_entered, many_at_once, refused, misused, decorated,
+    beaten, whole_heartbeats, with_learned_budgets, never_entered, many_at_once, refused, misused, decorated,
 ]  # fmt: skip
 
 
@@ -146,7 +152,7 @@ def growth(kind, times):
 
 
 CHANNEL = Channel()
-CLIENT = client_over(CHANNEL, time.monotonic_ns)
+CLIENT = client_over(CHANNEL, time.monotonic_ns, learn=True)
 TIMER = unhang.expires(AFTER, NAME)
 HEART = unhang.heartbeat(AFTER, NAME)
 

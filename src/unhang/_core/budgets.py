@@ -11,13 +11,15 @@ for with every hang. Blocks that were not seen yet are the question. The rule, f
 2. *Groups apart.* Where the blocks in the tail leave a gap that a tail of that weight does not leave, what is above it
    is something else, say a checkpoint. Two of them or more are a tail of their own, and what is below matters no more.
    One is an outlier: nothing of the weight follows from it.
-3. *The budget* is ``margin`` times what the longest of ``N`` blocks may take, where ``N`` is a hundred thousand
+3. *The budget* is ``margin`` times what the longest of ``N`` blocks may take, where ``N`` is ten thousand
    (`Evidence.rare`), or three times ``n`` if that is more: ``margin * longest * (ln N / ln n) ** θ``. It is never below
    ``margin * longest``, nor ever outside of ``minimum`` and ``maximum``.
-4. *Little evidence.* With fewer than 30 blocks it is the maximum. From there on to 1000, it comes down from the maximum
+4. *Few runs.* Blocks of one run are alike: they share its machines and its load. That the next run has a longer one
+   than all ``r`` before has a chance of one in ``r + 1``, so the budget is ``1 + 1 / r`` times as long.
+5. *Little evidence.* With fewer than 30 blocks it is the maximum. From there on to 1000, it comes down from the maximum
    to the budget above, on a scale of logarithms. What counts are rounds, for a hundred processes that made ten steps
    each know nothing of the eleventh.
-5. *Doubt.* When workers were killed in the scope, more than one in some thousand rounds, it goes up to the maximum
+6. *Doubt.* When workers were killed in the scope, more than one in some thousand rounds, it goes up to the maximum
    again: so a budget that has become too short does not kill every new attempt, and the longer blocks can be learned.
 
 Rules 1 and 3 are those of a Weibull tail: the quantile beyond the data of L. Gardes and S. Girard, "Estimating extreme
@@ -73,9 +75,9 @@ class Evidence(NamedTuple):
     rare: float
 
 
-STEADY = Evidence(few=30, enough=1000, rare=1e-5)
+STEADY = Evidence(few=30, enough=1000, rare=1e-4)
 # A process starts up once, so there are never many of them; and one that is killed too early has lost little.
-START_UP = Evidence(few=5, enough=100, rare=1e-4)
+START_UP = Evidence(few=5, enough=100, rare=1e-3)
 
 
 class Budgets(NamedTuple):

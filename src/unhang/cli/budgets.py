@@ -203,6 +203,7 @@ def _row(
         maximum,
         bounds.margin,
         rounds=rounds,
+        runs=None if start_up else known.starts,
         doubts=known.doubts,
         evidence=evidence,
     )
