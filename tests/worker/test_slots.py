@@ -1,7 +1,9 @@
 """The slots of a process: how many there may be, who has which, and what a fork does to them."""
 
+import itertools
 import mmap
 import os
+import sys
 import threading
 import time
 
@@ -42,6 +44,37 @@ def test_ten_thousand_timers_at_once(unhang_watchdog):
     for timer in timers:
         timer.__exit__(None, None, None)
     assert pages(unhang_watchdog) == used
+
+
+def test_a_client_is_closed_while_threads_arm(unhang_watchdog, monkeypatch):
+    """Each of their blocks is armed, before that or behind it, and nothing is raised."""
+    monkeypatch.setattr(unhang_watchdog.client.slots.channel, "abandon", lambda: None)
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    done = threading.Event()
+    errors = []
+
+    def arm(name):
+        try:
+            for number in itertools.count():
+                with unhang.expires(10, f"{name} {number % 50}"):
+                    if done.is_set():
+                        return
+        except Exception as error:  # noqa: BLE001 - told by the test
+            errors.append(error)
+
+    threads = [threading.Thread(target=arm, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(500):
+            unhang_watchdog.client.close()
+    finally:
+        done.set()
+        sys.setswitchinterval(switch)
+        for thread in threads:
+            thread.join()
+    assert errors == []
 
 
 def test_more_timers_than_pages_hold_are_refused(unhang_watchdog, monkeypatch):

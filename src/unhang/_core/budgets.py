@@ -97,7 +97,7 @@ def budgets(durations: Durations | None, minimum: int, maximum: int, startup: in
     )
 
 
-def propose(
+def propose(  # noqa: PLR0913 - what is known of the blocks
     histogram: Histogram,
     minimum: int,
     maximum: int,

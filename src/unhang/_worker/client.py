@@ -171,7 +171,7 @@ class SharedTimerClient:
 
     def close(self) -> None:
         """Leave the watchdog: it forgets all timers of this client. Arming one connects again."""
-        self.slots.start_over()
+        self.slots.close()
 
     def __reduce__(self) -> tuple[object, ...]:
         return _unpickle, (type(self), self.address, self._options)

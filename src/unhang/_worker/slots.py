@@ -148,6 +148,7 @@ class Slots:
     def _label(self, cell: memoryview, site: SiteBase) -> None:
         """Give a slot to a site. Which thread will use it is not known, but it is mostly the one that asks."""
         thread = get_native_id()
+        self._made_of.fence()  # that it is marked as not armed comes before what is written now
         if label(cell, site.label, site.after, ending=site.ending, pretimeout=site.pretimeout, thread=thread):
             for page in self._pages[:1]:
                 page.count_relabelled()
@@ -158,7 +159,7 @@ class Slots:
     def attend(self, watched: memoryview, deadline: int) -> None:
         """See `Channel.attend`."""
         if not self.channel.attend(watched, deadline):
-            self.start_over()
+            self.close()
 
     def retire(self, slot: SlotBase) -> None:
         """Let the slot, once it is given back, be labelled anew."""
@@ -205,13 +206,18 @@ class Slots:
         assert cell is not None  # noqa: S101 - for the type checker: the page is new
         return cell, page.watched
 
+    def close(self) -> None:
+        """Leave the watchdog, while other threads may arm timers."""
+        with self._lock:
+            self.start_over()
+
     def leave(self) -> None:
         """Nobody makes timers here any more: leave the watchdog, if none is armed."""
         if not any(hasattr(slot, "cell") and slot.cell[DEADLINE] < NEVER for slot in list(self._living)):
             self.start_over()
 
     def start_over(self) -> None:
-        """In a forked child, or to leave the watchdog: what is armed goes on unwatched, the next arming begins anew."""
+        """In a forked child, or with the lock: what is armed goes on unwatched, the next arming begins anew."""
         living = self._living
         # At first: after a fork, the lock may be held by a thread that is not there any more.
         self._start_over()
