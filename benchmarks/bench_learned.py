@@ -4,12 +4,14 @@ Each rule sees the same series, block after block, and learns when a process end
 longer than the budget in force is a false kill: no rule learns how long it would have taken, and the process is started
 again, with the same block if that is work, and with the next one if it was a mishap. After three of them in a run,
 somebody lets the rule begin anew, or the job would never end. A hang may begin in any block, and is over when its
-budget is: so the detection time is the mean of the budgets in force. It is given in median blocks of the series, so
-that each series weighs the same. The first block of each process has its budget apart. All rules start with, and stay
-within, the same bounds: 1 to 600 median blocks, and 1800 for a start-up.
+budget is: so the detection time is the mean of the budgets in force. It is given in longest blocks of the series, so
+that each series weighs the same, and a budget that is just long enough is 1. The first block of each process has its
+budget apart. All rules start with, and stay within, the same bounds, those of somebody who knows the program: at least
+a median block, at most ten times the longest one.
 
 The other rule, by its source (fault_tolerance/timeouts_calc.py): five times the longest that was seen in the run, the
-start-up apart; and the mean of that and the one before. "5 x longest of all" is the same without forgetting.
+start-up apart; and the mean of that and the one before. "5 x longest of all" is the same without forgetting. What uses
+it in Lightning waits until a checkpoint was loaded and one saved; here nothing says which blocks are.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ _MARGIN = 2.0
 _FACTOR = 5
 _WEIGHT = 0.5
 _PATIENCE = 3
-# The series are of blocks of a second; in others, time is scaled, so that as many are seen in a minute.
+# As many median blocks are taken for a minute in all series: those that are drawn are of blocks of a second.
 _MINUTE_OF_BLOCKS = 60
 
 

@@ -1,8 +1,10 @@
 """One implementation of a block against the other: the same operations leave the same bytes, and say the same."""
 
 import contextlib
+import copy
 import gc
 import importlib
+import pickle
 import sys
 import sysconfig
 import warnings
@@ -408,6 +410,16 @@ def test_a_slot_may_be_collected_while_its_weak_references_are_told(world):
     del slot
     assert (len(told), reference()) == (1, None)
     with world.client.timer(60, "b") as timer:
+        assert timer.state == "armed"
+
+
+def test_neither_timers_nor_heartbeats_can_be_copied(world):
+    """A copy would leave the block of the other one; nor can they be sent to another process."""
+    with world.client.timer(60, "step") as timer:
+        for one in (timer, world.heartbeat(60, "steps")):
+            for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+                with pytest.raises(TypeError, match="cannot be copied or pickled"):
+                    copied(one)
         assert timer.state == "armed"
 
 

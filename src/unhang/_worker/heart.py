@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import timedelta
     from types import TracebackType
-    from typing import Any, Self
+    from typing import Any, NoReturn, Self, SupportsIndex
 
     from unhang._worker.client import SharedTimerClient
     from unhang._worker.learned import Learned
@@ -97,6 +97,9 @@ class HeartbeatBase:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError("a heartbeat cannot be copied or pickled: make another one")
 
     def __repr__(self) -> str:
         return f"<Heartbeat {self._args[1]!r}, {self.state}>"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
     from types import TracebackType
-    from typing import Any, NoReturn, ParamSpec, Self, TypeVar
+    from typing import Any, NoReturn, ParamSpec, Self, SupportsIndex, TypeVar
 
     from unhang._worker.slot import SiteBase, SlotBase
 
@@ -161,6 +161,9 @@ class TimerBase:
 
     def _refuse(self, action: str) -> NoReturn:
         raise TimerStateError(action, self.scope, self.state)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError("a timer cannot be copied or pickled: two would disarm each other; make another one")
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         from unhang._worker.choose import timers_like
