@@ -99,7 +99,7 @@ def test_no_report_is_that_small():
 
 
 @given(reports, st.integers(1, 400), st.integers(LEAST_BYTES, 60_000))
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_it_always_fits(report, times, most):
     """Whatever the model allows, however often; and it is a report still, with the incident's name."""
     longer = msgspec.structs.replace(

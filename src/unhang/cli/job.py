@@ -100,13 +100,9 @@ class Job:
         try:
             observer = start_observer(self._server.address, self._options.observing)
             become_subreaper()
-            environment = notify.for_command(os.environ, itself=not self._options.notify)
-            environment["UNHANG_ADDRESS"] = self._server.address
-            if self._options.observing.learn is not None:
-                environment["UNHANG_LEARN"] = self._options.observing.learn
             try:
                 stderr = None if self._tail is None else self._tail.fileno()
-                self._pid = spawn(list(self._command), environment, mask, stderr=stderr)
+                self._pid = spawn(list(self._command), self._environment(), mask, stderr=stderr)
             except OSError as error:
                 _say(f"cannot run {self._command[0]!r}: {error.strerror}")
                 return NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN
@@ -128,6 +124,14 @@ class Job:
             self._server.stop()
             if self._tail is not None:
                 self._tail.close()
+
+    def _environment(self) -> dict[str, str]:
+        """The command's."""
+        environment = notify.for_command(os.environ, itself=not self._options.notify)
+        environment["UNHANG_ADDRESS"] = self._server.address
+        if self._options.observing.learn is not None:
+            environment["UNHANG_LEARN"] = self._options.observing.learn
+        return environment
 
     def _plan(self) -> None:
         now = time.monotonic()

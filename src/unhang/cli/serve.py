@@ -16,7 +16,7 @@ from unhang._platform.limits import raise_file_limit
 from unhang._platform.logs import log_to_stderr
 from unhang.cli import options
 from unhang.observe import notify
-from unhang.observe.observer import start_observer
+from unhang.observe.observer import Observing, start_observer
 from unhang.shared_timer import SharedTimerServer
 
 _STOPPING = {signal.SIGINT, signal.SIGTERM}
@@ -78,6 +78,14 @@ def serve(address: str | None, observe: bool, users: tuple[str, ...], **ending: 
         **arguments,
     )
     server.start()
+    try:
+        _serve(server, observing, notifier)
+    finally:
+        server.stop()
+
+
+def _serve(server: SharedTimerServer, observing: Observing, notifier: notify.Notifier | None) -> None:
+    """Until somebody asks it to stop."""
     observer = start_observer(server.address, observing)
     click.echo(f"UNHANG_ADDRESS={server.address}")
     if observing.learn is not None:
@@ -89,7 +97,6 @@ def serve(address: str | None, observe: bool, users: tuple[str, ...], **ending: 
         notifier.stopping()
     if observer is not None:
         observer.close()
-    server.stop()
 
 
 def _uid(user: str) -> int:
