@@ -15,6 +15,7 @@ from unhang._core.budgets import START_UP, STEADY, Evidence, propose
 from unhang._core.histogram import Durations, Histogram
 from unhang._core.learned import MOST_SCOPES, FormatError, Learned
 from unhang._core.memory import Memory
+from unhang._worker.flags import says_no
 from unhang._worker.learned import default_path
 from unhang._worker.learned_file import read, reason
 from unhang.cli import options
@@ -154,7 +155,7 @@ def budgets(
     if minimum > min(maximum, most):
         raise click.UsageError("--minimum is above --maximum or --startup")
     bounds = _Bounds(_nanoseconds(minimum), _nanoseconds(maximum), _nanoseconds(most), margin, target)
-    path = file or default_path()
+    path = default_path() if says_no(file or "") else str(file)
     learned = _read(path)
     rows = [row for scope, memory in _by_use(learned) for row in _rows(scope, memory.durations, bounds)]
     if as_json:
