@@ -81,11 +81,25 @@ def test_a_file_system_that_hangs_keeps_nobody_waiting(path, monkeypatch):
     assert steady(path) == 3
 
 
+def test_another_process_goes_on_where_one_has_died(path):
+    """What that one had seen is in the file, or lost; it is not added again."""
+    Learner(LearnedFile(path)).saw(blocks(1, 2))
+    learner = Learner(LearnedFile(path), lambda: 5.0, again=True)
+    learner.happened([Event(time="", event="killed", at=4.0, scope="step")])
+    learner.saw(blocks(1, 2))
+    learner.saw(blocks(1, 2, 3))
+    learner.save()
+    assert (steady(path), read_durations(path)["step"].killed) == (1, 0)
+
+
 def test_kills_are_kept(path):
-    """How often a budget was too short, or a worker hung, is part of what is known of it."""
+    """How often a budget was too short, or a worker hung, is part of what is known of it; each is told once."""
     learner = Learner(LearnedFile(path))
     told = [("killed", "step"), ("near miss", "step"), ("killed", ""), ("killed", "step")]
-    learner.happened(Event(time="", event=event, at=0.0, scope=scope) for event, scope in told)
+    events = [Event(time="", event=event, at=float(at), scope=scope) for at, (event, scope) in enumerate(told)]
+    learner.happened(events)
+    learner.begin_anew()
+    learner.happened(events)
     learner.saw({})
     learner.saw({})
     learner.save()

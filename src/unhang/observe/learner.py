@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -27,12 +28,14 @@ class Learner:
     Args:
         file: where it is kept. That it cannot be written is logged, once for as long as that lasts.
         clock: monotonic seconds.
+        again: whether another process did this for the same watchdog before: what it has seen is saved.
     """
 
-    def __init__(self, file: LearnedFile, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, file: LearnedFile, clock: Callable[[], float] = time.monotonic, *, again: bool = False) -> None:
         self._file = file
         self._clock = clock
-        self._known: Mapping[str, Durations] | None = {}
+        self._known: Mapping[str, Durations] | None = None if again else {}
+        self._heard = clock() if again else -math.inf
         self._killed: collections.Counter[str] = collections.Counter()
         self._save_at = clock() + _PAUSE
         self._failed = False
@@ -43,8 +46,10 @@ class Learner:
         self._known = None
 
     def happened(self, events: Iterable[Event]) -> None:
-        """Note the blocks whose workers were killed."""
-        self._killed.update(event.scope for event in events if event.event == "killed" and event.scope)
+        """Note the blocks whose workers were killed; a new view tells the same events again."""
+        new = [event for event in events if event.at > self._heard]
+        self._heard = max([self._heard, *(event.at for event in new)])
+        self._killed.update(event.scope for event in new if event.event == "killed" and event.scope)
 
     def saw(self, durations: Mapping[str, Durations]) -> None:
         """How long blocks took, from the beginning of the view on; writes it down from time to time."""

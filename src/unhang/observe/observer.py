@@ -83,6 +83,7 @@ class Observer:
         learn = None if observing.learn is None else os.path.abspath(observing.learn)  # noqa: PTH100 - links stay
         self._told = {"address": address, **asdict(replace(observing, learn=learn))}
         self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="unhang-observer", daemon=True)
 
@@ -105,10 +106,12 @@ class Observer:
             return
         told = {
             **self._told,
+            "again": self._started > 0,
             "socket": None if self._http is None else self._http.fileno(),
             "path": [os.path.abspath(each) for each in sys.path if each],  # noqa: PTH100 - links stay
             "package": str(Path(__file__).parents[1] / "__init__.py"),
         }
+        self._started += 1
         assert self._process.stdin is not None  # noqa: S101 - for the type checker
         with contextlib.suppress(OSError):
             self._process.stdin.write(json.dumps(told).encode() + b"\n")

@@ -92,6 +92,10 @@ class Looker:
                 self._learner.begin_anew()
 
 
+def _learner(path: str, *, again: bool) -> Learner:
+    return Learner(LearnedFile(path, patience=_PATIENCE), again=again)
+
+
 def main(told: dict[str, Any]) -> None:
     """Observe, until the lifeline ends."""
     for number in _IGNORED:
@@ -103,7 +107,7 @@ def main(told: dict[str, Any]) -> None:
     site = Site(Limits(told["max_stall"], told["min_workers"], told["startup"], told["idle_too"]))
     if told["socket"] is not None:
         HttpServer(socket.socket(fileno=told["socket"]), site).start()
-    learner = None if told["learn"] is None else Learner(LearnedFile(told["learn"], patience=_PATIENCE))
+    learner = None if told["learn"] is None else _learner(told["learn"], again=told["again"])
     looker = Looker(told["address"], site, learner)
     lifeline = select.poll()
     lifeline.register(_LIFELINE, select.POLLIN)
