@@ -217,12 +217,22 @@ class Terminal:
         os.write(self.fd, keys)
 
     def shows(self, text):
-        give_up = time.monotonic() + 30
+        assert self.sees(text, 30), self.seen
+
+    def sees(self, text, seconds):
+        """Whether it shows a text within some seconds."""
+        give_up = time.monotonic() + seconds
         while text.encode() not in self.seen:
-            assert select.select([self.fd], [], [], max(0, give_up - time.monotonic()))[0], self.seen
+            if not select.select([self.fd], [], [], max(0, give_up - time.monotonic()))[0]:
+                return False
             with contextlib.suppress(OSError):
                 self.seen += os.read(self.fd, 1000)
         self.seen = self.seen.partition(text.encode())[2]
+        return True
+
+    def is_prompted(self):
+        """Press Enter until the shell answers: keys that come while it takes the terminal back may be lost."""
+        until(lambda: self.type(b"\n") or self.sees("prompt: ", 1))
 
     def close(self):
         with contextlib.suppress(ProcessLookupError):
@@ -292,6 +302,7 @@ def test_job_control_works(terminal):
     shell.type(b"\x1a")
     shell.shows("Stopped")
     shell.shows("prompt: ")
+    shell.is_prompted()
     shell.type(b"fg\n")
     shell.shows("exec cat")
     shell.type(b"two\n")

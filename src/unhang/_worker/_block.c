@@ -32,7 +32,7 @@
 #define SPARE_TIMERS 32
 #endif
 /* What is compared with unhang._core.page when this is loaded. */
-#define LAYOUT(DO) DO(VERSION) DO(SLOT_WORDS) DO(NEVER) DO(DEADLINE) DO(SEQUENCE) DO(TIMEOUT) DO(THREAD)
+#define LAYOUT(DO) DO(VERSION) DO(SLOT_WORDS) DO(NEVER) DO(DEADLINE) DO(SEQUENCE) DO(TIMEOUT) DO(THREAD) DO(DURATIONS)
 #define FORMAT(name) "sL"
 #define PAIR(name) #name, (long long)PAGE_##name,
 typedef _Atomic int64_t Word;
@@ -203,7 +203,7 @@ static PyMemberDef Site_members[] = {
 
 /* Takes the reference to the item. What the list does not take is dropped. */
 static void append(PyObject *list, PyObject *item) {
-    if (item && list && PyList_CheckExact(list) && PyList_Append(list, item) < 0)
+    if (item && list && PyList_Check(list) && PyList_Append(list, item) < 0)
         PyErr_Clear();
     Py_XDECREF(item);
 }
@@ -390,8 +390,8 @@ static PyObject *Timer_move(Timer *self, PyObject *args) {
 static PyObject *Timer_restart(Timer *self, PyObject *Py_UNUSED(ignored)) {
     int64_t now;
     Slot *slot = self->slot;
-    if (slot && !slot->watched.words)
-        return PyObject_CallMethod((PyObject *)self, "_arm_anew", NULL);
+    if (slot && slot->free != self->site->free)
+        return PyObject_CallMethod((PyObject *)self, "_restart_apart", NULL);
     int64_t deadline = slot ? load(&slot->cell, PAGE_DEADLINE) : PAGE_NEVER;
     if (deadline >= PAGE_NEVER)
         return PyObject_CallMethod((PyObject *)self, "_refuse", "s", "restart");

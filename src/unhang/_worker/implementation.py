@@ -32,7 +32,7 @@ def _compiled() -> tuple[ModuleType | None, str]:
         return None, "plain Python: the extension is not built"
     except ImportError as error:
         return None, f"plain Python: {error}"
-    is_whole = all(hasattr(_block, name) for name in _NAMES)
+    is_whole = all(hasattr(_block, name) for name in _NAMES) and "DURATIONS" in _block.LAYOUT
     if not is_whole or any(getattr(page, name, None) != value for name, value in _block.LAYOUT.items()):
         return None, "plain Python: the extension was built for another version, install unhang again"
     return _block, COMPILED

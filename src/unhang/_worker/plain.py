@@ -132,12 +132,11 @@ class Timer(TimerBase):
         slot.free.append(slot)
 
     def restart(self) -> None:
-        slot = self._slot
-        if slot and slot.watched is UNWATCHED:
-            self._arm_anew()
+        slot, site = self._slot, self._site
+        if slot and slot.free is not site.free:
+            self._restart_apart()
             return
         slot = self._armed("restart")
-        site = self._site
         deadline = site.clock() + site.after
         if slot is self._slot:
             slot.count += 1
@@ -213,12 +212,12 @@ class _Learning(Timer):
 
     def restart(self) -> None:
         slot, site = self._slot, self._site
-        if slot:
+        if slot and slot.free is site.free:
             took = site.clock() - slot.cell[DEADLINE] + site.after
-            if 0 <= took <= site.longest and slot.free is site.free:
+            if 0 <= took <= site.longest:
                 bits = took.bit_length()
                 site.durations[4 * bits + (took >> bits - 3) + _NO_BITS if bits > SHORTEST_OCTAVE else BUCKETS] += 1
-            elif slot.cell[DEADLINE] < NEVER and slot.cell[TIMEOUT] == site.after and slot.watched is not UNWATCHED:
+            elif slot.cell[DEADLINE] < NEVER:
                 _write_down(site, took)
         _restart(self)
 

@@ -24,7 +24,6 @@ class Pupils:
     def __init__(self, slots: Slots, made_of: Any) -> None:
         self._slots = slots
         self._writer: DurationWriter | None = None
-        # Also those that the slots have forgotten: in a forked child, none may write to its parent's page.
         self._sites: dict[SiteBase, None] = {}
         begin = getattr(made_of, "learn", None)
         if begin is not None:
@@ -41,8 +40,13 @@ class Pupils:
             self._sites[site] = None
             site.keep(record)
 
-    def start_over(self) -> None:
-        """Nobody writes to this page any more; the next ones get another."""
-        sites, self._sites, self._writer = self._sites, {}, None
+    def forget(self) -> None:
+        """The slots have forgotten all sites, which learn no more; those that they make anew do."""
+        sites, self._sites = self._sites, {}
         for site in sites:
             site.keep(None)
+
+    def start_over(self) -> None:
+        """Nobody writes to this page any more; the next ones get another."""
+        self._writer = None
+        self.forget()

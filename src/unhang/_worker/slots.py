@@ -91,12 +91,18 @@ class Slots:
             site = self.sites.get(key)
             if site is None:
                 if len(self.sites) >= _MOST_SITES:
-                    self._idle()
-                    self.sites.clear()
+                    self._forget_sites()
                 make = self._made_of.Site
                 site = make(self, scope, after, source, ending=ending, pretimeout=pretimeout)
                 site = self.sites.setdefault(key, site)  # a signal handler may have been faster
             return site
+
+    def _forget_sites(self) -> None:
+        self._idle()
+        self.sites.clear()
+        for learning in (self._pupils, self._starting):
+            if learning is not None:
+                learning.forget()
 
     def learned_site(
         self, key: object, scope: str, learned: Learned, source: object = None, *, ending: int = 0, pretimeout: int = 0

@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from unhang._worker.slot import SiteBase, SlotBase
 
 
+class Left(list["SlotBase"]):
+    """Where the slots of first blocks are given back, with the timeout that these blocks keep, in nanoseconds."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+
 class _Start:
     """Where a site is: ``left`` has the slots of its first blocks once these were left."""
 
@@ -20,7 +28,7 @@ class _Start:
         self.learned = learned
         self.first = first
         self.steady = steady
-        self.left: list[SlotBase] = []
+        self.left = Left(first)
         self.is_over = False
 
 
@@ -45,7 +53,7 @@ class Starting:
         if not start.left:
             return start.left
         start.is_over = True
-        start.left = []
+        start.left = Left(start.first)
         _set_timeout(site, start.steady)
         return site.free
 
@@ -54,11 +62,15 @@ class Starting:
         start = self._starts.get(site)
         return None if start is None else start.learned
 
+    def forget(self) -> None:
+        """The slots have forgotten all sites: timers that are left of them keep the timeout that they have."""
+        self._starts.clear()
+
     def start_over(self) -> None:
         """A forked child starts up too."""
         for site, start in self._starts.items():
             start.is_over = False
-            start.left = []
+            start.left = Left(start.first)
             _set_timeout(site, start.first)
 
 
@@ -87,13 +99,16 @@ class FirstLap:
         """The second beat: from here on the heartbeat has an ordinary timer, and the other timeout."""
         from unhang._worker.choose import expires
 
-        self.__exit__()
-        timer = expires(*self._heart._args, **self._heart._options)
+        if self._slot:  # not one that could not be armed anew
+            self.__exit__()
+        timer: Any = expires(*self._heart._args, **self._heart._options)
         timer.__enter__()
-        if self._heart._timer is self:
-            self._heart._timer = timer
-        else:  # a signal handler has closed it, or has beaten, meanwhile
+        if self._heart._timer is not self:  # a signal handler has closed it, or has beaten, meanwhile
             timer.__exit__(None, None, None)
+        else:
+            # In a forked child it was the first block of all.
+            is_first = isinstance(getattr(getattr(timer, "_slot", None), "free", None), Left)
+            self._heart._timer = FirstLap(self._heart, timer) if is_first else timer
 
     def __exit__(self, *_: object) -> None:
         self._timer.__exit__(None, None, None)

@@ -131,6 +131,19 @@ class TimerBase:
         if slot.watched is UNWATCHED:
             self._arm_anew()
 
+    def _restart_apart(self) -> None:
+        """Restart a timer whose slot is not given back to its site: inherited, extended, suspended, or a start-up."""
+        slot = self._armed("restart") if self._slot else None
+        if slot is None or slot.watched is UNWATCHED:
+            self._arm_anew()
+            return
+        site = self._site
+        after = getattr(slot.free, "after", site.after)  # a first block keeps its timeout, whatever others have by now
+        deadline = site.clock() + after
+        if slot is self._slot:
+            slot.count += 1
+        self._move(slot, deadline, after)
+
     def _arm_anew(self) -> None:
         """It was armed before a fork, or its page was lost: from now on it is watched, in a slot of this process's."""
         self.__exit__(None, None, None)
