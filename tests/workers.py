@@ -9,6 +9,10 @@ import threading
 import time
 
 import unhang
+from unhang._core.identity import Identity
+from unhang._core.messages import hello
+from unhang._core.page import SMALLEST_PAGE, PageWriter
+from unhang._platform import memfd
 from unhang._worker.connection import Connection
 
 FOREVER = 600
@@ -314,3 +318,27 @@ def parent_of_many(client, after, count, say):
     say.send(children)
     with unhang.expires(after, "parent", client):
         time.sleep(FOREVER)
+
+
+def learn_by_steps(address, say):
+    """Run as many blocks as it is told to, and learn how long they take; says how many it was."""
+    client = unhang.SharedTimerClient(address, learn=True)
+    while True:
+        _, count = say.recv()
+        client.connect()
+        for _ in range(count):
+            with client.timer(60, "step"):
+                pass
+        say.send(count)
+
+
+def send_pages(address, count, say):
+    """Hand over so many pages, as no worker of ours does; says what the watchdog answers."""
+    pages = [memfd.create(SMALLEST_PAGE) for _ in range(count)]
+    for _, memory in pages:
+        PageWriter(memoryview(memory))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.connect(address)
+        socket.send_fds(connection, [hello(0, 0, Identity())], [fd for fd, _ in pages])
+        say.send(connection.recv(512).decode())
+        say.recv()

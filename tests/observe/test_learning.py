@@ -143,7 +143,10 @@ def test_a_lock_that_is_held_for_too_long(path):
     assert file.unsaved == 0
 
 
-@pytest.mark.parametrize("document", [b"", b"{", b"[" * 100_000, b'{"unhang_learned": 1, "scopes": 3}', b"\xff\xfe"])
+CORRUPT = [b"", b"\n", b'{"unhang_learned": 1, "scopes": 3}', b'{"unhang_learned": ' + b"[" * 100_000]
+
+
+@pytest.mark.parametrize("document", CORRUPT)
 def test_a_corrupt_file_is_kept_aside(path, caplog, document):
     """It is said, learning begins anew, and what was there can be looked at."""
     with open(path, "wb") as file:
@@ -156,6 +159,43 @@ def test_a_corrupt_file_is_kept_aside(path, caplog, document):
         assert file.read() == document
     assert [record.getMessage() for record in caplog.records if "corrupt" in record.getMessage()] != []
     assert len(caplog.records) == 1
+
+
+def test_what_was_put_aside_stays(path):
+    """A second corrupt file gets a name of its own."""
+    for number in range(2):
+        with open(path, "w") as file:
+            file.write(f'{{"unhang_learned": 1, "scopes": {number}}}')
+        os.chmod(path, 0o600)
+        saved(path, {"step": blocks(1)})
+    kept = []
+    for name in ("corrupt", "corrupt.1"):
+        with open(f"{path}.{name}") as file:
+            kept.append(file.read())
+    assert kept == [f'{{"unhang_learned": 1, "scopes": {number}}}' for number in range(2)]
+
+
+@pytest.mark.parametrize("document", [b"{", b"import unhang\n", b"\xff\xfe", None])
+def test_what_is_no_such_file_is_left_alone(path, document):
+    """Somebody has named his program, or a directory: that is told, also before anything is learned."""
+    if document is None:
+        os.mkdir(path, 0o700)
+    else:
+        with open(path, "wb") as file:
+            file.write(document)
+        os.chmod(path, 0o600)
+    for do in (LearnedFile(path).check, lambda: saved(path, {"step": blocks(1)})):
+        with pytest.raises(LearnedFileError, match="name another file"):
+            do()
+    assert sorted(os.listdir(os.path.dirname(path))) == ["learned.json", "learned.json.lock"]
+
+
+def test_nonsense_of_a_worker_does_not_spoil_the_file(path):
+    """Counts without end and names that are too long: what is written can be read."""
+    endless = Histogram([1 << 63] * 3, 5000)
+    for _ in range(2):
+        saved(path, {"step": Durations(endless, endless), "ü" * 192: blocks(1), "\ud800": blocks(1)})
+    assert set(read_durations(path)) == {"step"}
 
 
 def test_a_file_of_a_later_version_is_left_alone(path):

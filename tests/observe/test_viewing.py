@@ -10,7 +10,7 @@ from support import until
 from unhang.errors import AddressError, ViewError
 from unhang.observe.find import find_watchdog
 from unhang.observe.viewing import View
-from workers import arm_and_wait, blocks_without_end, sleep_in_block
+from workers import arm_and_wait, blocks_without_end, learn_by_steps, send_pages, sleep_in_block
 
 
 @pytest.fixture
@@ -191,6 +191,75 @@ def test_a_viewer_with_nonsense_is_hung_up_on(shared_server):
         assert other.recv(512).startswith(b"R")
         assert other.recv(512) == b""
     assert view.look().watchdog.dropped["bad message"] == 1
+    view.close()
+
+
+def test_a_viewer_that_never_asks_again_makes_room(shared_server, monkeypatch):
+    """Others want to look as well."""
+    monkeypatch.setattr("unhang._watchdog.reception._IDLE", -1.0)
+    views = [View(shared_server.address) for _ in range(40)]
+    for view in views:
+        view.look()
+    with pytest.raises(ViewError, match="hung up"):
+        views[0].look()
+    for view in views:
+        view.close()
+
+
+def test_viewers_that_ask_without_pause_delay_nothing(serve_shared, start):
+    """Between two of their questions the watchdog has a turn; too many are heard at the next beat."""
+    server = serve_shared(signal="none", evidence=0)
+    view = View(server.address)
+    turns = view.look().watchdog.turns
+    for _ in range(50):
+        picture = view.look()
+    assert picture.watchdog.turns - turns >= 50
+    view.close()
+
+
+def test_a_worker_with_too_many_pages_is_refused(shared_server, start):
+    """It would keep all viewers from hearing of anybody; those who look see nothing of it."""
+    view = View(shared_server.address)
+    assert "16 pages at most" in start(send_pages, shared_server.address, 17).heard()
+    assert view.look().rows == ()
+    view.close()
+
+
+def test_events_that_were_missed_lose_no_worker_and_count_none_twice(shared_server, start):
+    """All are listed again: those who are there are there once, with what they have learned."""
+    client = unhang.SharedTimerClient(shared_server.address, learn=True)
+    view = View(shared_server.address)
+    staying, leaving = (start(arm_and_wait, client, 60) for _ in range(2))
+    for worker in (staying, leaving):
+        worker.heard()
+    assert len(workers_of(view, 2).rows) == 2
+    leaving.end()
+    until(lambda: shared_server.workers == 1)
+    for _ in range(5000):
+        shared_server._journal.add("connect")
+    picture = view.look()
+    assert ([row.info.pid for row in picture.rows], picture.missed > 0) == ([staying.pid], True)
+    view.close()
+
+
+def test_what_a_worker_learned_before_is_not_told_again(serve_shared, start):
+    """A watchdog that is started again gets the same pages: what stands in them by then was told to the one before."""
+    server = serve_shared()
+    worker = start(learn_by_steps, server.address)
+    assert worker.told("blocks", 10) == 10
+    server.stop()
+    server.start()
+    view = View(server.address)
+    assert worker.told("blocks", 5) == 5
+
+    def count():
+        view.look()
+        return sum(known.steady.count for known in view.durations().values())
+
+    until(lambda: view.look().rows)
+    assert worker.told("blocks", 3) == 3
+    assert count() <= 8
+    until(lambda: count() >= 3)
     view.close()
 
 

@@ -26,7 +26,10 @@ from unhang._core.page import SCOPE_BYTES, PageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+# Blocks in one bucket: more than any process makes.
+_MOST = 1 << 48
 
 
 def records_in(size: int) -> int:
@@ -87,21 +90,25 @@ class DurationReader:
             raise PageError(f"it is no page of durations of version {VERSION}")
         self._most = records_in(len(self._bytes))
 
-    def scopes(self) -> Iterator[tuple[str, Durations]]:
-        """What is known of each scope of this process."""
+    def scopes(self, wanted: Callable[[str], bool] = bool) -> Iterator[tuple[str, Durations]]:
+        """What is known of each scope of this process that is wanted; of those that have a name, by default."""
         for index in range(max(0, min(self._words[USED], self._most))):
             start = HEADER_WORDS + index * RECORD_WORDS
-            words = self._words[start : start + RECORD_WORDS].tolist()
             text = (start + SCOPE) * WORD
-            length = max(0, min(words[LENGTH], SCOPE_BYTES))
-            scope = bytes(self._bytes[text : text + length]).decode("utf-8", "replace")
-            steady = Histogram(words[BUCKETS : BUCKETS + BUCKET_COUNT], words[LONGEST])
+            length = max(0, min(self._words[start + LENGTH], SCOPE_BYTES))
+            # Never longer than it was: its name is kept, where there is no more room for it.
+            scope = bytes(self._bytes[text : text + length]).decode("utf-8", "ignore")
+            if not wanted(scope):
+                continue
+            words = self._words[start : start + RECORD_WORDS].tolist()
+            counts = [min(count, _MOST) for count in words[BUCKETS : BUCKETS + BUCKET_COUNT]]
+            steady = Histogram(counts, words[LONGEST])
             first = Histogram.of([words[FIRST]] if words[FIRST] > 0 else [])
             yield scope, Durations(steady, first, budget=max(0, words[BUDGET]))
 
     @property
     def left_out(self) -> int:
-        """Scopes for which there was no room."""
+        """How often a slot was given to a scope for which there was no room."""
         return max(0, self._words[LEFT_OUT])
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ version         1      1
 records         2      how many follow at most: ``(size of the page - 256) // 1280``
 record size     3      1280 bytes
 used            4      high-water mark: records from here on were never used
-left out        5      scopes for which there was no room
+left out        5      how often a slot was given to a scope for which there was no room
 (none)          6-31   0
 ==============  =====  =========================================================================================
 
@@ -39,6 +39,8 @@ WORD = 8
 MAGIC = int.from_bytes(b"unhangd\0", "little")
 VERSION = 1
 PAGE_BYTES = 512 * 1024
+# Bytes of all such pages of a worker.
+MOST_DURATIONS = 1024 * 1024
 HEADER_WORDS = 32
 RECORDS, RECORD_SIZE, USED, LEFT_OUT = 2, 3, 4, 5
 LENGTH, BUDGET, FIRST, LONGEST, SCOPE, BUCKETS = 0, 1, 2, 3, 8, 32

@@ -18,7 +18,7 @@ MOST_SCOPES = 4096
 # What so many scopes take at the very most is more; they are dropped until it fits.
 MOST_BYTES = 16 << 20
 _MOST = (1 << 63) - 1
-_MARK = "unhang_learned"
+MARK = "unhang_learned"
 # Of a scope: the names in the file, and those of `Memory`.
 _NUMBERS = {
     "budget_ns": "budget",
@@ -81,11 +81,11 @@ def _encode(learned: Learned) -> bytes:
         f"{json.dumps(scope)}: {json.dumps(_of_memory(memory), separators=(',', ':'))}"
         for scope, memory in sorted(learned.scopes.items())
     )
-    return f'{{"{_MARK}": {VERSION}, "dropped": {learned.dropped}, "scopes": {{\n{scopes}\n}}}}\n'.encode()
+    return f'{{"{MARK}": {VERSION}, "dropped": {learned.dropped}, "scopes": {{\n{scopes}\n}}}}\n'.encode()
 
 
 def _of_memory(memory: Memory) -> dict[str, object]:
-    numbers = {name: getattr(memory, attribute) for name, attribute in _NUMBERS.items()}
+    numbers = {name: min(getattr(memory, attribute), _MOST) for name, attribute in _NUMBERS.items()}
     return {
         **numbers,
         "doubts": memory.doubts,
@@ -98,7 +98,7 @@ def _of_levels(levels: Levels) -> dict[str, object]:
     minutes, starts = levels.minutes, levels.starts
     buckets = [
         [bucket, count, minutes.times[bucket], minutes.last[bucket], starts.times[bucket], starts.last[bucket]]
-        for bucket, count in enumerate(levels.histogram.counts)
+        for bucket, count in enumerate(min(each, _MOST) for each in levels.histogram.counts)
         if count
     ]
     return {
@@ -121,9 +121,9 @@ def decode(document: bytes) -> Learned:
         said = json.loads(document)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"it is no JSON: {error}") from error
-    if not isinstance(said, dict) or _MARK not in said:
-        raise FormatError(f"it has no {_MARK!r}")
-    if (version := _number(said, _MARK)) > VERSION:
+    if not isinstance(said, dict) or MARK not in said:
+        raise FormatError(f"it has no {MARK!r}")
+    if (version := _number(said, MARK)) > VERSION:
         raise NewerFormatError(f"its format is {version}, and this version of unhang knows {VERSION}")
     scopes = _dictionary(said, "scopes")
     if len(scopes) > MOST_SCOPES:
@@ -131,12 +131,16 @@ def decode(document: bytes) -> Learned:
     return Learned({_scope(scope): _memory(scopes, scope) for scope in scopes}, _number(said, "dropped"))
 
 
-def _scope(scope: str) -> str:
+def is_scope(scope: str) -> bool:
+    """Whether it can be the name of a scope in a file."""
     try:
-        size = len(scope.encode())
+        return len(scope.encode()) <= SCOPE_BYTES
     except UnicodeEncodeError:
-        size = SCOPE_BYTES + 1
-    if size > SCOPE_BYTES:
+        return False
+
+
+def _scope(scope: str) -> str:
+    if not is_scope(scope):
         raise FormatError(f"{scope[:60]!r} is not the name of a scope")
     return scope
 

@@ -13,7 +13,7 @@ import socket
 import time
 from dataclasses import dataclass, field
 
-from unhang._core.durations import is_of_durations
+from unhang._core.durations import MOST_DURATIONS, is_of_durations
 from unhang._core.messages import KICK, OBSERVE, PAGE, VIEW, WAS_LOST, WELCOME, MessageError, parse_hello, refused
 from unhang._core.page import MOST_BYTES, PageError, PageReader
 from unhang._core.tally import Tally
@@ -45,6 +45,12 @@ _AT_ONCE = 64
 _FDS_A_WORKER = 8
 _SHARE = 0.75
 _MOST_VIEWERS = 32
+# Questions of a viewer in one beat: so many answers tell all of ten thousand workers.
+_MOST_ASKED = 400
+# Seconds behind its last question from which on a viewer makes room for another one.
+_IDLE = 10.0
+# Pages of a worker: each is twice as large as the one before, and one is of durations.
+_MOST_PAGES = 16
 
 
 @dataclass(eq=False, slots=True)
@@ -59,6 +65,7 @@ class _Peer:
     messages: int = 0
     muted: bool = False
     viewer: Viewer | None = None
+    pages: int = 0
     fd: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -217,8 +224,10 @@ class Reception:
         if signal.SIGRTMIN < stack_signal <= signal.SIGRTMAX:
             origin.stack_signal, origin.stack_file = stack_signal, _stack_file()
         self._watch.join(worker)
-        _answer(peer.socket, WELCOME, origin.stack_file)
-        self._viewers.joined(worker, readable)
+        # Descriptors that others have not taken yet may be too many: then it has to do without a file for its stacks.
+        if not _answer(peer.socket, WELCOME, origin.stack_file):
+            _answer(peer.socket, WELCOME)
+        self._viewers.joined(worker, readable, returned=bool(flags & WAS_LOST))
         self._response.came(worker, was_lost=bool(flags & WAS_LOST))
 
     def _take_pages(self, peer: _Peer, fds: list[int]) -> list[OwnFd]:
@@ -231,8 +240,11 @@ class Reception:
                 worker.durations_bytes += len(memory)
             else:
                 worker.pages.append(PageReader(memory, fence))
-            if sum(page.size for page in worker.pages) + worker.durations_bytes > MOST_BYTES:
+            peer.pages += 1
+            if sum(page.size for page in worker.pages) > MOST_BYTES:
                 raise PageError(f"a worker has {MOST_BYTES} bytes of pages at most")
+            if peer.pages > _MOST_PAGES or worker.durations_bytes > MOST_DURATIONS:
+                raise PageError(f"a worker has {_MOST_PAGES} pages at most, {MOST_DURATIONS} bytes of durations")
             with contextlib.suppress(OSError):  # nobody gets to see it then
                 readable.append(OwnFd(memfd.to_read(fd)))
         return readable
@@ -242,23 +254,33 @@ class Reception:
         if peer.viewer is None:
             if peer.watched.origin.user not in {os.geteuid(), 0}:
                 raise _RefusedError("only the user of the watchdog, and root, may look")
-            if self._viewers.count >= _MOST_VIEWERS:
-                raise _RefusedError(f"{_MOST_VIEWERS} others are looking already")
+            self._make_room_to_look()
             peer.viewer = Viewer()
             self._viewers.came()
             self._silent.pop(peer.fd, None)
+        peer.viewer.asked_at = time.monotonic()
         answer, pages = self._viewers.answer(peer.viewer, message[len(VIEW) :])
         if not _answer(peer.socket, answer, *pages):
             self._leave(peer)
             return False
-        if peer.messages <= _MOST_MESSAGES:
-            return True
-        self._mute(peer)
+        if peer.messages > _MOST_ASKED:
+            self._mute(peer)
+        # One answer a turn: it costs more than a kick, and deadlines come first.
         return False
+
+    def _make_room_to_look(self) -> None:
+        """Let a viewer go that has not asked for a while, if there are too many."""
+        if self._viewers.count < _MOST_VIEWERS:
+            return
+        asked_at, fd = min((peer.viewer.asked_at, fd) for fd, peer in self._peers.items() if peer.viewer is not None)
+        if asked_at > time.monotonic() - _IDLE:
+            raise _RefusedError(f"{_MOST_VIEWERS} others are looking already")
+        self._leave(self._peers[fd])
 
     def _mute(self, peer: _Peer) -> None:
         """Read no more of this worker until the next beat. Its timers are looked at all the same."""
-        self.limits_met.add("messages", f"pid {peer.watched.pid} sent more than {_MOST_MESSAGES} in a second")
+        most = _MOST_ASKED if peer.viewer is not None else _MOST_MESSAGES
+        self.limits_met.add("messages", f"pid {peer.watched.pid} sent more than {most} in a second")
         peer.muted = True
         self._waiter.forget(peer.fd)
         if peer.welcome:
@@ -300,6 +322,7 @@ class Reception:
     def close(self) -> None:
         """Hang up on everybody, and stop listening. In a forked child: give back its copies of the descriptors."""
         if os.getpid() != self._owner:
+            self._viewers.close()
             for peer in self._peers.values():
                 peer.socket.close()
                 if peer.watched.handle is not None:

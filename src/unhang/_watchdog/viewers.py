@@ -37,6 +37,7 @@ class _Entry:
     revision: int
     joined: float
     pages: list[OwnFd] = field(default_factory=list)
+    returned: bool = False
     left: float | None = None
 
     def info(self) -> WorkerInfo:
@@ -49,6 +50,7 @@ class _Entry:
             joined=self.joined,
             changed_at=worker.changed_at / 1e9,
             left=self.left,
+            returned=self.returned,
             observed=worker.observe,
             pages=len(self.pages),
             rank=identity.rank,
@@ -63,6 +65,7 @@ class Viewer:
     """One viewer: what it has asked for and not been told yet."""
 
     def __init__(self) -> None:
+        self.asked_at = 0.0  # monotonic seconds
         self.gathering = False
         self.stacks: Report | None = None
         self.no_stacks = ""
@@ -105,9 +108,9 @@ class Viewers:
             for entry in self._departed:
                 entry.left = time.monotonic()
 
-    def joined(self, worker: Watched, pages: list[OwnFd]) -> None:
-        """A worker has come."""
-        self._put(_Entry(worker, 0, time.monotonic(), list(pages)))
+    def joined(self, worker: Watched, pages: list[OwnFd], *, returned: bool = False) -> None:
+        """A worker has come; whether it had another watchdog before, or another connection."""
+        self._put(_Entry(worker, 0, time.monotonic(), list(pages), returned))
 
     def has_more(self, worker: Watched, pages: list[OwnFd]) -> None:
         """A worker has handed over more pages."""
@@ -141,6 +144,11 @@ class Viewers:
         old = time.monotonic() - _LINGER
         while self._departed and (self._departed[0].left or 0.0) < old:
             self._entries.pop(self._departed.pop(0).watched.number, None)
+
+    def close(self) -> None:
+        """Give all descriptors back."""
+        self._entries.clear()
+        self._departed.clear()
 
     def answer(self, viewer: Viewer, message: bytes) -> tuple[bytes, list[OwnFd]]:
         """The answer to a message of a viewer, and the descriptors that go with it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import sys
 from typing import Any
 
@@ -79,6 +80,10 @@ def unhang_command() -> None:
 
 def main() -> None:
     """Run the command; exits with 125 when unhang fails, and says why in one line."""
+    for stream in (sys.stdout, sys.stderr):
+        # Names of blocks may hold what a terminal cannot show.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     if sys.argv[1:2] in (["run"], ["serve"]):
         passing.hold()
     try:

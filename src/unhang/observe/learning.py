@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from unhang._core.histogram import Durations
-from unhang._core.learned import FormatError, Learned, NewerFormatError, encode
+from unhang._core.learned import MARK, FormatError, Learned, NewerFormatError, encode, is_scope
 from unhang._core.memory import Memory
 from unhang._worker.learned_file import read, reason
 from unhang.errors import UnhangError
@@ -84,6 +84,8 @@ class LearnedFile:
         """Add what was seen since the last time, by scope."""
         now = int(self._clock())
         for scope, more in durations.items():
+            if not is_scope(scope):
+                continue  # of a worker that is broken, or makes them up
             before = self._unsaved.get(scope)
             seen = _stamped(more, now)
             self._unsaved[scope] = before.merge(seen) if before else seen
@@ -163,7 +165,7 @@ class LearnedFile:
             os.close(descriptor)
 
     def _learned(self, directory: int) -> Learned:
-        """What is in the file; if that is something else, it is put aside."""
+        """What is in the file; one of ours that is broken is put aside."""
         try:
             return read(self._name, directory)
         except FileNotFoundError:
@@ -171,7 +173,11 @@ class LearnedFile:
         except NewerFormatError as error:
             raise LearnedFileError(self.path, f"{error}; name another file") from error
         except FormatError as error:
-            aside = f"{self._name}.corrupt"
+            if not _was_ours(self._name, directory):
+                raise LearnedFileError(
+                    self.path, f"something else stands there ({error}); name another file"
+                ) from error
+            aside = _free_name(f"{self._name}.corrupt", directory)
             os.replace(self._name, aside, src_dir_fd=directory, dst_dir_fd=directory)
             logger.warning("%s is kept as %s, and learning begins anew: %s", self.path, aside, error)
             return Learned()
@@ -204,6 +210,24 @@ class LearnedFile:
                     status = entry.stat(follow_symlinks=False)
                     if self._clock() - status.st_mtime > _STALE:
                         os.unlink(entry.name, dir_fd=directory)
+
+
+def _was_ours(name: str, directory: int) -> bool:
+    """Whether a plain file begins as those do that are written here, or is empty."""
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
+    try:
+        is_plain = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        beginning = os.read(descriptor, 64) if is_plain else b"-"
+    finally:
+        os.close(descriptor)
+    return not beginning.strip() or MARK.encode() in beginning
+
+
+def _free_name(name: str, directory: int) -> str:
+    """The same, or with a number behind it: what was put aside before stays."""
+    taken = set(os.listdir(directory))
+    names = (name if not number else f"{name}.{number}" for number in range(len(taken) + 1))
+    return next(each for each in names if each not in taken)
 
 
 def _stamped(durations: Durations, now: int) -> Durations:

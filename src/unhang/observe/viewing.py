@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -32,7 +32,7 @@ _RECENT = 200
 _MOST_ARMED = 8
 # The number of an event that is still to come.
 _AT_END = 1 << 62
-# Scopes of workers that have left, of which it is known how long their blocks took.
+# Scopes of which it is known how long their blocks took.
 _MOST_SCOPES = 4096
 _SECOND = 1e9
 
@@ -44,7 +44,9 @@ class _Worker:
     info: WorkerInfo
     pages: list[PageReader] = field(default_factory=list)
     durations: list[DurationReader] = field(default_factory=list)
+    before: dict[str, Durations] = field(default_factory=dict)
     mapped: int = 0
+    is_known: bool = False  # whether it was told of before
     deadlines: list[list[int]] = field(default_factory=list)
     sequence: int | None = None
     changed_at: float = 0.0
@@ -85,18 +87,23 @@ class _Worker:
 
     def map(self, fd: int) -> None:
         """Map one more page; one that cannot be read is left out."""
+        is_old = self.info.returned and not self.is_known
         self.mapped += 1
         with contextlib.suppress(OSError, ValueError, PageError):
             memory = memoryview(memfd.map_to_read(fd))
             if is_of_durations(memory):
                 self.durations.append(DurationReader(memory))
+                if is_old:
+                    self.before |= dict(self.durations[-1].scopes())
             else:
                 self.pages.append(PageReader(memory))
 
-    def learned(self) -> Iterator[tuple[str, Durations]]:
-        """How long its blocks took, by scope."""
+    def learned(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Durations]]:
+        """How long its blocks took, by scope; without what had been told to another viewer before."""
         for page in self.durations:
-            yield from page.scopes()
+            for scope, durations in page.scopes(wanted):
+                before = self.before.get(scope)
+                yield scope, durations if before is None else durations.minus(before)
 
     def close(self) -> None:
         for page in self.pages:
@@ -132,6 +139,9 @@ class View:
         self._revision = 0
         self._missed = 0
         self._stacks = 0
+        # While workers are listed again: those that were not, so far.
+        self._is_listing = False
+        self._unlisted: set[int] = set()
         self._socket = _connect(address, patience)
 
     def look(self) -> Picture:
@@ -148,8 +158,10 @@ class View:
             news = self._ask(give_up)
             events += news.events
             stacks, no_stacks = news.stacks or stacks, news.no_stacks or no_stacks
-            if not news.more:
+            if not news.more and not self._is_listing:
                 break
+            if time.monotonic() > give_up:
+                raise ViewError(self.address, "it has more to tell than there is time for: it gets no processor time")
         self._recent += events
         now = time.monotonic()
         rows = tuple(self._workers[number].row(now) for number in sorted(self._workers))
@@ -177,11 +189,16 @@ class View:
         ask = Ask(serial=self._serial, revision=self._revision, stacks=stacks)
         news, fds = self._exchange(VIEW + msgspec.json.encode(ask), give_up)
         try:
+            self._take(news, fds)
             if news.missed and self._serial > 0:
-                # Some may have left meanwhile, and nobody will say so any more.
-                self._forget_all()
-            else:
-                self._take(news, fds)
+                # Some may have left meanwhile, and nobody will say so any more: all who are there are listed again.
+                self._missed += news.missed
+                self._revision, self._unlisted, self._is_listing = 0, set(self._workers), True
+            elif self._is_listing and not news.more:
+                self._is_listing = False
+                for number in self._unlisted:
+                    self._forget(number)
+                self._unlisted = set()
             self._serial = news.serial
         finally:
             for fd in fds:
@@ -215,6 +232,8 @@ class View:
             worker.info = info
             for fd in own[worker.mapped :]:
                 worker.map(fd)
+            worker.is_known = True
+            self._unlisted.discard(info.number)
             if info.left is not None:
                 self._forget(info.number)
         for event in news.events:
@@ -224,26 +243,18 @@ class View:
     def _forget(self, number: int) -> None:
         worker = self._workers.pop(number, None)
         if worker is not None:
-            for scope, durations in worker.learned():
-                self._add_departed(scope, durations)
+            _merge(self._departed, worker)
             worker.close()
-
-    def _add_departed(self, scope: str, durations: Durations) -> None:
-        before = self._departed.get(scope)
-        if before is not None:
-            self._departed[scope] = before.merge(durations)
-        elif len(self._departed) < _MOST_SCOPES:
-            self._departed[scope] = durations
 
     def durations(self) -> dict[str, Durations]:
         """How long blocks took since this view began, by scope, if workers learn that; of those that left, too.
 
+        Of 4096 scopes, the first that were seen.
         It is read from the pages as they are now; `look` says who has come and gone.
         """
         found = dict(self._departed)
         for worker in self._workers.values():
-            for scope, durations in worker.learned():
-                found[scope] = found[scope].merge(durations) if scope in found else durations
+            _merge(found, worker)
         return found
 
     def _forget_all(self) -> None:
@@ -255,6 +266,16 @@ class View:
         """Hang up. May be called twice."""
         self._forget_all()
         self._socket.close()
+
+
+def _merge(into: dict[str, Durations], worker: _Worker) -> None:
+    """Add what a worker has learned. Scopes beyond those that there is room for are not even read."""
+
+    def wanted(scope: str) -> bool:
+        return scope in into or len(into) < _MOST_SCOPES
+
+    for scope, durations in worker.learned(wanted):
+        into[scope] = into[scope].merge(durations) if scope in into else durations
 
 
 def _connect(address: str, patience: float) -> socket.socket:

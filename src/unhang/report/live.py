@@ -71,6 +71,7 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         changed_at: when it was seen to arm, restart or disarm a timer last; a second late at most.
         left: when it left, if it has.
         observed: whether it is never to be killed.
+        returned: whether it was watched before: what stands in its pages by then may have been told already.
         pages: how many descriptors of it come with this message: its pages, in the order in which they were made.
         rank, local_rank, host, job, attempt: as it says; see `unhang.report.model.Worker`.
     """
@@ -83,6 +84,7 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     changed_at: float = 0.0
     left: float | None = None
     observed: bool = False
+    returned: bool = False
     pages: int = 0
     rank: int | None = None
     local_rank: int | None = None
