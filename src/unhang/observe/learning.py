@@ -102,8 +102,10 @@ class LearnedFile:
             LearnedFileError: it will not.
         """
         try:
-            with self._opened() as directory, self._locked(directory):
-                self._learned(directory)
+            with self._opened() as directory:
+                self._learned(directory)  # before a lock is put beside something else
+                with self._locked(directory):
+                    pass
         except LearnedFileError:
             raise
         except OSError as error:
