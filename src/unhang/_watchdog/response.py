@@ -105,8 +105,6 @@ class Response:
             stderr_of=self._tail_of,
         )
         self._asked = Asked(self._helpers, self._incidents.subject, options, clock)
-        # Begins to gather the stacks of a worker that nobody is after.
-        self.ask = self._asked.gather
 
     def _tail_of(self, worker: Watched) -> Callable[[], str] | None:
         return None if self._stderr_of is None else functools.partial(self._stderr_of, worker.pid)
@@ -232,6 +230,10 @@ class Response:
     def reported(self, report: Report) -> None:
         """A report was made, in a thread: tell it in the loop."""
         self._writers.post(lambda: self._tell("report", None, [], report.headline, report=report.id, job=report.job))
+
+    def ask(self, worker: Watched, done: Callable[[Report | None], None]) -> bool:
+        """Begin to gather the stacks of a worker that nobody is after; see `Asked.gather`."""
+        return self._asked.gather(worker, done)
 
     # Workers that come and go.
 
