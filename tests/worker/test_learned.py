@@ -1,6 +1,9 @@
 """Workers write down how long their blocks take, and take their budgets from what is known."""
 
 import os
+import sys
+import threading
+import time
 from datetime import timedelta
 
 import pytest
@@ -155,6 +158,40 @@ def test_a_forked_child_leaves_its_parents_page_alone(world):
         world.take(SECOND)
     assert bytes(world.durations[0]) == before
     assert world.known()["step"].steady.count == 2
+
+
+def test_sites_may_be_forgotten_while_threads_leave_their_blocks(world):
+    """What is written down in that moment may be lost; nothing is raised in a block."""
+    world.client.slots.clock = time.monotonic_ns
+    done = threading.Event()
+    errors = []
+
+    def work():
+        try:
+            while not done.is_set():
+                with world.client.timer(60, "step"):
+                    pass
+        except Exception as error:  # noqa: BLE001 - told by the test
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    for thread in threads:
+        thread.start()
+    slots = world.client.slots
+    try:
+        for _ in range(5000):
+            with slots._lock:
+                slots._pupils.forget()
+                for site in list(slots.sites.values()):
+                    slots._pupils.add(site)
+    finally:
+        done.set()
+        sys.setswitchinterval(switch)
+        for thread in threads:
+            thread.join()
+    assert errors == []
 
 
 def test_without_memory_nothing_is_learned(world, monkeypatch):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from os import getpid
 
-from unhang._core.durations import BUCKET_COUNT, BUCKETS, FIRST, LONGEST, SHORTEST_OCTAVE, bucket_of
+from unhang._core.durations import BUCKET_COUNT, BUCKETS, FIRST, LONGEST, RECORD_BYTES, SHORTEST_OCTAVE, bucket_of
 from unhang._core.page import DEADLINE, NEVER, SEQUENCE, TIMEOUT
 from unhang._worker.bases import HeartbeatBase, SiteBase, SlotBase, TimerBase
 from unhang._worker.slot import STALE, UNWATCHED, warn_of_dropped_timer
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     F = TypeVar("F", bound=Callable[..., Any])
 
 
-_NOWHERE = memoryview(b"")
+# Takes what threads still write down while their site is told to keep nothing any more.
+_NOWHERE = memoryview(bytearray(RECORD_BYTES)).cast("q")
 
 
 class Slot(SlotBase):
@@ -73,11 +74,11 @@ class Site(SiteBase):
         "source",
     )  # fmt: skip
 
-    durations: memoryview  # empty, if there are none to keep
+    durations: memoryview
     longest: int  # of them, as far as they came from here, and below the last bucket; -1 before there was one
 
     def keep(self, durations: memoryview | None) -> None:
-        self.durations = durations or _NOWHERE
+        self.durations = _NOWHERE if durations is None else durations
         self.longest = -1
 
 
@@ -224,7 +225,7 @@ class _Learning(Timer):
 
 def _write_down(site: Site, took: int) -> None:
     durations = site.durations
-    if not durations:
+    if durations is _NOWHERE:
         return
     if took > site.longest:
         if not durations[FIRST]:
