@@ -14,12 +14,13 @@ COMPILED := setup.py src/unhang/_core/page.py src/unhang/_core/durations.py $(wi
 demo: $(VENV)/.base
 	@$(BIN)/unhang demo
 
+# Many tests wait for processes: a third one keeps two processors busy.
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 3
 
 # The same tests of the blocks in plain Python.
 test-pure: $(VENV)/.dev
-	@UNHANG_PURE=1 $(BIN)/python -m pytest -n 2
+	@UNHANG_PURE=1 $(BIN)/python -m pytest -n 3
 
 # The extension under AddressSanitizer, UndefinedBehaviorSanitizer and valgrind, which have to be there.
 sanitize: $(VENV)/.dev
