@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from bench_anatomy import WHOLE, anatomy
+from bench_channel import PLAIN
 from bench_tables import Row, number, percentile, table_of
 
 _LATE = {
@@ -23,7 +24,7 @@ def anatomy_table(steps: dict[str, float], blocks: Sequence[Row]) -> Table:
     whole = {
         row["scope"]: row["us"]
         for row in blocks
-        if (row["library"], row["client"], row["frames"]) == ("unhang", "shared", 1)
+        if (row["library"], row["client"], row["frames"]) == (PLAIN, "shared", 1)
     }
     table = table_of(
         "What the time of a block of shared timers is spent on, in µs",

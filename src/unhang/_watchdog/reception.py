@@ -43,7 +43,7 @@ _AT_ONCE = 64
 # Descriptors for each worker: its socket, its pidfd, its first pages, one of each for viewers, the file for its stacks,
 # two more pidfds while it is dealt with; and the part of all that workers may take.
 _FDS_A_WORKER = 8
-_SHARE = 0.75
+_SHARE = 0.8
 _MOST_VIEWERS = 32
 # Questions of a viewer in one beat: so many answers tell all of ten thousand workers.
 _MOST_ASKED = 400
