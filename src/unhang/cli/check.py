@@ -12,13 +12,7 @@ from unhang.errors import UnhangError
 
 
 @click.command()
-@click.option(
-    "--address",
-    envvar="UNHANG_ADDRESS",
-    show_envvar=True,
-    metavar="PATH",
-    help="The socket of the watchdog. Default: the only one of this user that runs.",
-)
+@options.viewed
 @options.health
 @click.option("--quiet", "-q", is_flag=True, envvar="UNHANG_QUIET", show_envvar=True, help="Say nothing.")
 def check(address: str | None, quiet: bool, **limits: Any) -> None:
