@@ -100,7 +100,7 @@ def test_an_extension_that_is_damaged_says_so(tmp_path):
     assert said(before).startswith(f"plain; plain Python: {damaged}: ")
 
 
-@pytest.mark.parametrize("layout", [{"VERSION": 1}, {"THREAD": 6}, {"NO_SUCH_WORD": 7}])
+@pytest.mark.parametrize("layout", [{"VERSION": 1}, {"THREAD": 6}, {"NO_SUCH_WORD": 7}, {"DURATIONS": 0}])
 def test_an_extension_for_another_layout_is_not_used(layout):
     """It would write other words of the page than the watchdog reads."""
     before = f"""
@@ -109,6 +109,18 @@ sys.modules[{BLOCK!r}] = types.SimpleNamespace(LAYOUT={layout!r})
 """
     why = "plain Python: the extension was built for another version, install unhang again"
     assert said(before) == f"plain; {why}"
+
+
+def test_an_extension_that_knows_nothing_of_durations_is_not_used():
+    """It was built before there were any: each block would raise."""
+    from unhang._worker import implementation
+
+    before = f"""
+import types
+names = dict.fromkeys({implementation._NAMES!r})
+sys.modules[{BLOCK!r}] = types.SimpleNamespace(**names | {{"LAYOUT": {{"VERSION": 2}}}})
+"""
+    assert said(before).startswith("plain; plain Python: the extension was built for another version")
 
 
 def version(**environment):

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 import unhang
 from unhang._core.duration_pages import DurationReader, DurationWriter
-from unhang._core.durations import PAGE_BYTES, bucket_of
+from unhang._core.durations import MOST_DURATIONS, PAGE_BYTES, bucket_of
 from unhang._core.histogram import Durations, Histogram
-from unhang._core.page import PageReader, PageWriter
+from unhang._core.page import LARGEST_PAGE, MOST_BYTES, SMALLEST_PAGE, PageReader, PageWriter
 from unhang._worker import learned as learned_module
-from unhang._worker import plain
+from unhang._worker import plain, slots
 from unhang._worker.client import SharedTimerClient
+from unhang.errors import WatchdogLostError
 
 SECOND = 1_000_000_000
 
@@ -27,6 +28,7 @@ class World:
 
     def __init__(self, made_of, learn=True):
         self.now = 1_000_000 * SECOND
+        self.lost = False
         self.pages = []
         self.durations = []
         self.client = SharedTimerClient._over(self, lambda: self.now, made_of, learn=learn)
@@ -40,6 +42,8 @@ class World:
         return DurationWriter(memoryview(self.durations[-1]))
 
     def attend(self, watched, deadline):
+        if self.lost:
+            raise WatchdogLostError("memory", "gone")
         return True
 
     def connect(self):
@@ -213,6 +217,61 @@ def test_as_long_as_the_first_block_runs_others_start_up_too(world):
         assert world.timeouts() == [100, 100]
     with world.client.timer(after, "step"), world.client.timer(after, "step"):
         assert world.timeouts() == [10, 10]
+
+
+def test_a_restart_in_a_first_block_keeps_its_timeout(world):
+    """Another thread has got through its start-up: this one has as much time for its own as before."""
+    after = unhang.learned(maximum=10, startup=100)
+    with world.client.timer(after, "step") as timer:
+        for _ in range(2):
+            with world.client.timer(after, "step"):
+                pass
+        timer.restart()
+        assert (world.timeouts(), timer.remaining()) == ([100], 100)
+    assert world.take(SECOND, after) == 10
+
+
+def test_scopes_that_are_made_up_leak_nothing(world, monkeypatch):
+    """What is known of their start-ups is forgotten with them, and their places are used again."""
+    monkeypatch.setattr(slots, "_MOST_SITES", 50)
+    after = unhang.learned(maximum=10, startup=100)
+    for number in range(1000):
+        world.take(SECOND, after, scope=f"request {number}")
+    known = world.client.slots
+    assert max(len(known._starting._starts), len(known._pupils._sites)) <= 50
+    assert len(world.pages) == 1
+
+
+def test_a_heartbeat_whose_second_beat_could_not_be_armed_goes_on(world):
+    """The watchdog was away for a while, and the client was told to raise."""
+    heart = unhang.heartbeat(unhang.learned(maximum=10, startup=100), "steps", client=world.client)
+    heart.beat()
+    world.lost = True
+    for _ in range(2):
+        with pytest.raises(WatchdogLostError):
+            heart.beat()
+    world.lost = False
+    heart.beat()
+    assert (world.timeouts(), heart.state) == ([10], "armed")
+    heart.close()
+
+
+def test_a_heartbeat_starts_up_once_in_a_forked_child(world):
+    """It was inherited between its first two beats: in the end it has the other budget there too."""
+    heart = unhang.heartbeat(unhang.learned(maximum=10, startup=100), "steps", client=world.client)
+    heart.beat()
+    world.client.slots.start_over()
+    world.pages.clear()
+    for _ in range(3):
+        heart.beat()
+    assert world.timeouts() == [10]
+    heart.close()
+
+
+def test_all_that_a_worker_can_arm_leaves_room_for_what_it_learns():
+    """A watchdog takes its nine pages of timers and one of durations."""
+    sizes = [SMALLEST_PAGE << number for number in range(9)]
+    assert (sizes[-1], sum(sizes) <= MOST_BYTES, PAGE_BYTES <= MOST_DURATIONS) == (LARGEST_PAGE, True, True)
 
 
 def test_a_heartbeat_starts_up_until_its_second_beat(world):

@@ -48,12 +48,15 @@ class Starting:
     def free_of(self, site: SiteBase) -> list[SlotBase]:
         """Where a slot of this site is given back. The first block is over: from now on the other timeout holds."""
         start = self._starts.get(site)
-        if start is None or start.is_over:
+        if start is None:
+            return site.free
+        if start.is_over:
+            start.left.clear()  # of those that were still in their first block
             return site.free
         if not start.left:
             return start.left
         start.is_over = True
-        start.left = Left(start.first)
+        start.left.clear()  # they hold it, too: nobody else would let their places go
         _set_timeout(site, start.steady)
         return site.free
 
@@ -64,6 +67,8 @@ class Starting:
 
     def forget(self) -> None:
         """The slots have forgotten all sites: timers that are left of them keep the timeout that they have."""
+        for start in self._starts.values():
+            start.left.clear()
         self._starts.clear()
 
     def start_over(self) -> None:
