@@ -376,13 +376,17 @@ def send_what_lingers(address, say):
             time.sleep(workers.FOREVER)
 
 
-def test_a_descriptor_that_is_slow_to_close_holds_nobody_up(start, tmp_path):
+def test_a_descriptor_that_is_slow_to_close_holds_nobody_up(start, tmp_path, stopped):
     """A hung sibling is killed while the watchdog gets rid of it."""
     tmp_path.chmod(0o700)
     address = str(tmp_path / "watchdog.sock")
     # In a process of its own: a child that this one started meanwhile would wait for the descriptor too.
-    start(workers.serve_shared, address).heard()
+    watchdog = start(workers.serve_shared, address)
+    watchdog.heard()
+    # Stopped, it cannot close its copy before the sender has closed its own: it is the last one that takes its time.
+    stopped(watchdog.pid)
     start(send_what_lingers, address).heard()
+    os.kill(watchdog.pid, signal.SIGCONT)
     worker = start(workers.sleep_in_block, unhang.SharedTimerClient(address), 0.2)
     begun = worker.heard()
     assert worker.ended() == -signal.SIGKILL
