@@ -332,6 +332,17 @@ def learn_by_steps(address, say):
         say.send(count)
 
 
+def learn_as_a_crowd(address, count, say):
+    """Be so many workers, each with three blocks behind it."""
+    crowd = [unhang.SharedTimerClient(address, learn=True) for _ in range(count)]
+    for client in crowd:
+        for _ in range(3):
+            with client.timer(60, "step"):
+                pass
+    say.send("done")
+    say.recv()
+
+
 def send_pages(address, count, say):
     """Hand over so many pages, as no worker of ours does; says what the watchdog answers."""
     pages = [memfd.create(SMALLEST_PAGE) for _ in range(count)]

@@ -10,7 +10,14 @@ from support import until
 from unhang.errors import AddressError, ViewError
 from unhang.observe.find import find_watchdog
 from unhang.observe.viewing import View
-from workers import arm_and_wait, blocks_without_end, learn_by_steps, send_pages, sleep_in_block
+from workers import (
+    arm_and_wait,
+    blocks_without_end,
+    learn_as_a_crowd,
+    learn_by_steps,
+    send_pages,
+    sleep_in_block,
+)
 
 
 @pytest.fixture
@@ -260,6 +267,19 @@ def test_what_a_worker_learned_before_is_not_told_again(serve_shared, start):
     assert worker.told("blocks", 3) == 3
     assert count() <= 8
     until(lambda: count() >= 3)
+    view.close()
+
+
+def test_a_crowd_that_leaves_at_once_is_counted_once(shared_server, start):
+    """Word of it comes in several answers, in which events and workers are not in step."""
+    view = View(shared_server.address)
+    crowd = start(learn_as_a_crowd, shared_server.address, 150)
+    crowd.heard()
+    until(lambda: len(view.look().rows) == 150)
+    crowd.end()
+    until(lambda: shared_server.workers == 0)
+    until(lambda: not view.look().rows)
+    assert view.durations()["step"].steady.count == 150 * 2
     view.close()
 
 

@@ -139,6 +139,7 @@ class View:
         self._revision = 0
         self._missed = 0
         self._stacks = 0
+        self._leaving: set[int] = set()
         # While workers are listed again: those that were not, so far.
         self._is_listing = False
         self._unlisted: set[int] = set()
@@ -236,9 +237,12 @@ class View:
             self._unlisted.discard(info.number)
             if info.left is not None:
                 self._forget(info.number)
-        for event in news.events:
-            if event.event == "disconnect":
-                self._forget(event.number)
+        self._leaving |= {event.number for event in news.events if event.event == "disconnect"}
+        if not news.more:
+            # Not before: one that has left may still be listed, with its pages, behind the event that says so.
+            for number in self._leaving:
+                self._forget(number)
+            self._leaving = set()
 
     def _forget(self, number: int) -> None:
         worker = self._workers.pop(number, None)
