@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 import unhang
 import workers
 from support import until
-from unhang._core.page import PageReader, PageWriter
+from unhang._core.page import DEADLINE, NEVER, PageReader, PageWriter
 from unhang._worker import slots
 from unhang._worker.client import SharedTimerClient
 from unhang.errors import TooManyTimersError
@@ -75,6 +75,45 @@ def test_a_client_is_closed_while_threads_arm(unhang_watchdog, monkeypatch):
         for thread in threads:
             thread.join()
     assert errors == []
+
+
+def test_a_block_is_left_while_its_slot_is_cut_off(unhang_watchdog, monkeypatch):
+    """Whichever moment another thread leaves it in: its timer was not dropped, and nobody is told so."""
+    timer = unhang.expires(10, "block").__enter__()
+    slot = timer._slot
+    made = []
+
+    def leave(words):
+        if not made:
+            made.append(words)
+            timer.__exit__(None, None, None)
+        return memoryview(words)
+
+    monkeypatch.setattr("unhang._worker.slot.memoryview", leave, raising=False)
+    slot.cut_off()
+    assert made
+    assert slot.cell[DEADLINE] >= NEVER
+
+
+def test_a_timer_that_is_armed_while_the_client_is_closed_is_watched(unhang_watchdog, monkeypatch):
+    """It waits until all of what was before is gone, and gets a page that stays."""
+    channel = unhang_watchdog.client.slots.channel
+    entered = threading.Event()
+    timer = unhang.expires(10, "behind")
+    thread = threading.Thread(target=lambda: timer.__enter__() and entered.set())
+    abandon = channel.abandon
+
+    def while_one_is_armed():
+        thread.start()
+        entered.wait(0.1)
+        abandon()
+
+    with unhang.expires(10, "before"):
+        monkeypatch.setattr(channel, "abandon", while_one_is_armed)
+        unhang_watchdog.client.close()
+        thread.join()
+        assert unhang_watchdog.live == ["behind"]
+    timer.__exit__(None, None, None)
 
 
 def test_more_timers_than_pages_hold_are_refused(unhang_watchdog, monkeypatch):

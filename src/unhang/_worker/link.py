@@ -79,11 +79,12 @@ class Link:
         self._connection: Connection | None = None
         self._pages: list[_Page] = []
         self._self_report: SelfReport | None = None
-        self._start_over()
-
-    def _start_over(self) -> None:
         # A signal handler may arm a timer in the middle of all this: hence the lock can be taken again.
         self._lock = RLock()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
         self._finding = False
         self._is_poor = False
         self._patience = _FIRST_PATIENCE
@@ -261,10 +262,13 @@ class Link:
 
     def abandon(self) -> None:
         """See `Channel.abandon`."""
-        self._drop()
-        for page in self._pages:
-            page.close()
-        self._pages = []
-        if self._self_report is not None:
-            self._self_report.close()
-        self._start_over()
+        if self._pid != os.getpid():
+            self._lock = RLock()  # a thread of the parent may hold the old one
+        with self._lock:
+            self._drop()
+            for page in self._pages:
+                page.close()
+            self._pages = []
+            if self._self_report is not None:
+                self._self_report.close()
+            self._begin()

@@ -39,6 +39,13 @@ class Slot(SlotBase):
         self.watched = watched
         self.cell = cell
 
+    def _take_along(self, copy: memoryview) -> None:
+        pid = getpid()
+        copy[:] = self.cell
+        self.pid = pid
+        self.watched = UNWATCHED
+        self.cell = copy
+
     def __del__(self) -> None:
         # In a forked child, what threads of the parent held goes before it could be cut off: it is the parent's.
         if not hasattr(self, "cell") or self.pid != getpid():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from unhang._core.page import SEQUENCE, read_scope, scope_bytes
+from unhang._core.page import SEQUENCE, SLOT_BYTES, read_scope, scope_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,10 +71,15 @@ class SlotBase:
         """Use these words from now on."""
         raise NotImplementedError
 
+    def _take_along(self, copy: memoryview) -> None:
+        """Use a copy of the words. No call comes before it is used: no other thread's block is left in between."""
+        copy[:] = self.cell
+        # Neither early nor late: whoever restarts this has nothing to tell a watchdog.
+        self._place(copy, UNWATCHED)
+
     def cut_off(self) -> None:
         """In a forked child: go on with a copy, which nobody watches. The page is the parent's."""
-        # Neither early nor late: whoever restarts this has nothing to tell a watchdog.
-        self._place(memoryview(bytearray(self.cell)).cast("q"), UNWATCHED)
+        self._take_along(memoryview(bytearray(SLOT_BYTES)).cast("q"))
         free, self.free = self.free, []
         self.spare = []
         # Also where nobody would look for it: a block that is armed later must not be given this slot.

@@ -73,11 +73,11 @@ class Slots:
         self._pupils = _pupils(self, made_of) if learn else None
         self._starting: Starting | None = None
         self.sites: dict[object, SiteBase] = {}
-        self._start_over()
+        self._lock = RLock()
+        self._begin()
         _all_slots.add(self)
 
-    def _start_over(self) -> None:
-        self._lock = RLock()
+    def _begin(self) -> None:
         self._pages: list[PageWriter] = []
         self._spare: list[Place] = []
         self._retired: list[SlotBase] = []
@@ -130,14 +130,14 @@ class Slots:
     def take(self, site: SiteBase) -> SlotBase:
         """A slot for a site that has no idle one."""
         while True:
-            lock = self._lock
-            with lock:
+            with self._lock:
+                pages = self._pages
                 free = site.free if self._starting is None else self._starting.free_of(site)
                 slot: SlotBase = self._made_of.Slot(free, self._spare)
                 self._living.add(slot)
                 # From here on no place is without an owner: a signal handler that raises loses none.
                 place = self._place()
-                if lock is not self._lock:  # started over meanwhile: this place is in a page of before
+                if pages is not self._pages:  # started over meanwhile: this place is in a page of before
                     continue
                 try:
                     slot.put(*place)
@@ -148,7 +148,7 @@ class Slots:
                 self._label(slot.cell, site)
                 if self._pupils is not None:
                     self._pupils.add(site)
-                if lock is self._lock:
+                if pages is self._pages:
                     return slot
 
     def _label(self, cell: memoryview, site: SiteBase) -> None:
@@ -219,14 +219,23 @@ class Slots:
 
     def leave(self) -> None:
         """Nobody makes timers here any more: leave the watchdog, if none is armed."""
-        if not any(hasattr(slot, "cell") and slot.cell[DEADLINE] < NEVER for slot in list(self._living)):
-            self.start_over()
+        if not self._lock.acquire(blocking=False):
+            return  # a thread is about to arm one
+        try:
+            if not any(hasattr(slot, "cell") and slot.cell[DEADLINE] < NEVER for slot in list(self._living)):
+                self.start_over()
+        finally:
+            self._lock.release()
+
+    def after_fork(self) -> None:
+        """In a forked child: nothing of the parent's is touched."""
+        self._lock = RLock()  # a thread may hold the old one that is not there any more
+        self.start_over()
 
     def start_over(self) -> None:
-        """In a forked child, or with the lock: what is armed goes on unwatched, the next arming begins anew."""
+        """With the lock: what is armed goes on unwatched, the next arming begins anew."""
         living = self._living
-        # At first: after a fork, the lock may be held by a thread that is not there any more.
-        self._start_over()
+        self._begin()
         for slot in list(living):
             if hasattr(slot, "cell"):  # else it is about to get one
                 slot.cut_off()
@@ -249,7 +258,7 @@ _all_slots: weakref.WeakSet[Slots] = weakref.WeakSet()
 
 def _after_fork(all_slots: Iterable[Slots]) -> None:
     for slots in list(all_slots):
-        slots.start_over()
+        slots.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
