@@ -7,8 +7,6 @@ import errno
 import fcntl
 import logging
 import os
-import re
-import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +15,7 @@ from pathlib import Path
 from unhang._core.histogram import Durations
 from unhang._core.learned import MARK, FormatError, Learned, NewerFormatError, encode, is_scope
 from unhang._core.memory import Memory
+from unhang._platform.whole_file import remove_stale, write_whole
 from unhang._worker.learned_file import read, reason
 from unhang.errors import UnhangError
 
@@ -25,11 +24,8 @@ logger = logging.getLogger("unhang.observe")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # A lock that keeps others out needs a file that may be written to, where it goes over the network.
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # Seconds between two looks at a lock that somebody else has.
 _RETRY = 0.02
-# Seconds, after which a file that was never finished is nobody's any more.
-_STALE = 3600.0
 
 
 class LearnedFileError(UnhangError, OSError):
@@ -123,8 +119,9 @@ class LearnedFile:
             with self._opened() as directory, self._locked(directory):
                 learned = self._learned(directory)
                 self._bring_in(learned)
-                self._write(directory, encode(learned))
-                self._remove_stale(directory)
+                unfinished = f".{self._name}"
+                write_whole(directory, self._name, encode(learned), unfinished=unfinished, durable=True)
+                remove_stale(directory, unfinished, self._clock)
         except LearnedFileError:
             raise
         except OSError as error:
@@ -183,35 +180,6 @@ class LearnedFile:
             os.replace(self._name, aside, src_dir_fd=directory, dst_dir_fd=directory)
             logger.warning("%s is kept as %s, and learning begins anew: %s", self.path, aside, error)
             return Learned()
-
-    def _write(self, directory: int, document: bytes) -> None:
-        unfinished = f".{self._name}-{secrets.token_hex(8)}.tmp"
-        descriptor = os.open(unfinished, _NEW, 0o600, dir_fd=directory)
-        try:
-            try:
-                rest = memoryview(document)
-                while rest:
-                    rest = rest[os.write(descriptor, rest) :]
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            os.replace(unfinished, self._name, src_dir_fd=directory, dst_dir_fd=directory)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(unfinished, dir_fd=directory)
-            raise
-        # Otherwise a loss of power may take the name back.
-        os.fsync(directory)
-
-    def _remove_stale(self, directory: int) -> None:
-        """Remove what a process that died has left half written; that it cannot be is no failure."""
-        unfinished = re.compile(rf"\.{re.escape(self._name)}-[0-9a-f]{{16}}\.tmp")
-        with contextlib.suppress(OSError), os.scandir(directory) as entries:
-            for entry in entries:
-                if unfinished.fullmatch(entry.name):
-                    status = entry.stat(follow_symlinks=False)
-                    if self._clock() - status.st_mtime > _STALE:
-                        os.unlink(entry.name, dir_fd=directory)
 
 
 def _was_ours(name: str, directory: int) -> bool:

@@ -7,14 +7,13 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from unhang._platform.address import private_directory
+from unhang._platform.whole_file import remove_stale, write_whole
 from unhang.errors import UnhangError
 from unhang.report import words
 from unhang.report.fit import fit
@@ -24,12 +23,9 @@ __all__ = ["ReportDirectoryError", "ReportStore", "default_directory", "fit", "l
 
 MOST_BYTES_A_REPORT = 4 << 20
 _OURS = re.compile(r"unhang-\d{8}T\d{6}Z-(?P<id>[A-Za-z0-9_.-]{1,64})\.json")
-_UNFINISHED = re.compile(r"\.unhang-[0-9a-f]{16}\.tmp")
+_UNFINISHED = ".unhang"
 _SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-# Seconds, after which a file that was never finished is nobody's any more.
-_STALE = 3600.0
 _DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 class ReportDirectoryError(UnhangError, PermissionError):
@@ -134,7 +130,7 @@ class ReportStore:
         document = encode(fit(report, MOST_BYTES_A_REPORT))
         name = file_name(report)
         with _opened(self.directory) as directory:
-            _write(directory, name, document)
+            write_whole(directory, name, document, unfinished=_UNFINISHED)
             # Too many old ones are no failure of this one.
             with contextlib.suppress(OSError):
                 self._tidy(directory, name)
@@ -159,7 +155,7 @@ class ReportStore:
                 if _id_of(file.name) != incident:
                     # Older ones go too, also those that would still have room.
                     kept = self._most
-        _remove_stale(directory)
+        remove_stale(directory, _UNFINISHED)
 
 
 def file_name(report: Report) -> str:
@@ -219,35 +215,6 @@ def _check(directory: str, status: os.stat_result) -> None:
         raise ReportDirectoryError(directory, f"others may write to it (mode {mode:o}); chmod 700 it")
 
 
-def _write(directory: int, name: str, document: bytes) -> None:
-    """Put a file into a directory, as a whole or not at all."""
-    unfinished = f".unhang-{secrets.token_hex(8)}.tmp"
-    descriptor = os.open(unfinished, _NEW, 0o600, dir_fd=directory)
-    try:
-        try:
-            rest = memoryview(document)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-        finally:
-            # Where files are far away, it is closing that fails.
-            os.close(descriptor)
-        os.replace(unfinished, name, src_dir_fd=directory, dst_dir_fd=directory)
-    except BaseException:
-        _remove(directory, unfinished)
-        raise
-
-
 def _remove(directory: int, name: str) -> None:
     with contextlib.suppress(OSError):
         os.unlink(name, dir_fd=directory)
-
-
-def _remove_stale(directory: int) -> None:
-    """Remove what a process that died has left half written."""
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            if _UNFINISHED.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                with contextlib.suppress(FileNotFoundError):
-                    # The times of files are of the wall clock.
-                    if time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE:
-                        _remove(directory, entry.name)
