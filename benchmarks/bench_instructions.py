@@ -49,6 +49,9 @@ class Alone:
         """There is nobody."""
         return None
 
+    def tell(self) -> None:
+        """There is nothing to say."""
+
     def abandon(self) -> None:
         """There is nobody to leave."""
 

@@ -217,6 +217,8 @@ class _Memory:
     def connect(self) -> None:
         return None
 
+    def tell(self) -> None: ...
+
     def abandon(self) -> None:
         self._worker.pages.clear()
 

@@ -87,6 +87,8 @@ class World:
         self._fail()
         return not self.gone
 
+    def tell(self): ...
+
     def abandon(self):
         self.told.append(("abandon",))
         self.gone = False

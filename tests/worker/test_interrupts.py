@@ -56,6 +56,8 @@ class World:
     def attend(self, watched, deadline):
         return True
 
+    def tell(self): ...
+
     def abandon(self):
         """The memory stays, as it does for a process that was forked."""
 
@@ -385,6 +387,8 @@ class Memory:
     def attend(self, watched, deadline):
         watched[0] = deadline + random.choice([-1, 1]) * 10**6
         return True
+
+    def tell(self): ...
 
     def abandon(self):
         pass

@@ -49,6 +49,8 @@ class World:
     def connect(self):
         return None
 
+    def tell(self): ...
+
     def abandon(self):
         pass
 

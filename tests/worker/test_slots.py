@@ -1,6 +1,8 @@
 """The slots of a process: how many there may be, who has which, and what a fork does to them."""
 
+import functools
 import itertools
+import logging
 import mmap
 import os
 import sys
@@ -18,6 +20,7 @@ from support import until
 from unhang._core.page import DEADLINE, NEVER, PageReader, PageWriter
 from unhang._worker import slots
 from unhang._worker.client import SharedTimerClient
+from unhang._worker.connection import NotWatchedError
 from unhang.errors import TooManyTimersError
 from unhang.testing import InMemoryWatchdog
 
@@ -114,6 +117,49 @@ def test_a_timer_that_is_armed_while_the_client_is_closed_is_watched(unhang_watc
         thread.join()
         assert unhang_watchdog.live == ["behind"]
     timer.__exit__(None, None, None)
+
+
+def test_a_log_handler_may_use_timers_while_another_thread_finds_nobody(tmp_path, monkeypatch):
+    """What is told of a lost watchdog is told when nothing is locked that a block in a handler needs."""
+    client = SharedTimerClient(str(tmp_path / "nobody.sock"))
+    in_handler, connecting = threading.Event(), threading.Event()
+    told = []
+
+    class Timed(logging.Handler):
+        def emit(self, record):
+            told.append(record.getMessage())
+            in_handler.set()
+            connecting.wait(30)
+            with unhang.expires(5, "send it", client):
+                pass
+
+    class Nobody:
+        def __init__(self, *_):
+            in_handler.wait(30)
+            connecting.set()
+            raise NotWatchedError("nobody is there", nobody=True)
+
+    def block():
+        with unhang.expires(5, "step", client):
+            pass
+
+    monkeypatch.setattr("unhang._worker.link.Connection", Nobody)
+    handler = Timed()
+    logger = logging.getLogger("unhang")
+    logger.addHandler(handler)
+    try:
+        says = functools.partial(logger.warning, "something")
+        threads = [threading.Thread(target=each, daemon=True) for each in (block, says)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        assert not any(thread.is_alive() for thread in threads)
+    finally:
+        logger.removeHandler(handler)
+    client.close()
+    assert told[0] == "something"
+    assert "nobody is there" in told[1]
 
 
 def test_more_timers_than_pages_hold_are_refused(unhang_watchdog, monkeypatch):
@@ -362,6 +408,8 @@ def test_a_fork_leaves_the_timers_that_other_threads_keep_for_themselves():
 
         def attend(self, watched, deadline):
             return True
+
+        def tell(self): ...
 
         def abandon(self): ...
 

@@ -79,6 +79,7 @@ class Link:
         self._connection: Connection | None = None
         self._pages: list[_Page] = []
         self._self_report: SelfReport | None = None
+        self._news: list[tuple[str, dict[str, object]]] = []
         # A signal handler may arm a timer in the middle of all this: hence the lock can be taken again.
         self._lock = RLock()
         self._begin()
@@ -175,10 +176,13 @@ class Link:
         Raises:
             WatchdogLostError: there is none, and the client was told to raise.
         """
-        with self._lock:
-            if self._connection is None or not self._connection.is_alive():
-                self._find()
-            return self._lost
+        try:
+            with self._lock:
+                if self._connection is None or not self._connection.is_alive():
+                    self._find()
+                return self._lost
+        finally:
+            self.tell()
 
     def _look_for(self, unseen: int = 0) -> None:
         """Find out why nobody has looked for so many nanoseconds, at most once a second."""
@@ -239,10 +243,8 @@ class Link:
 
     def _is_back(self) -> None:
         self._lost = None
-        fields = {"event": "watchdog back", "pid": os.getpid(), "address": self.address}
-        logger.warning(
-            "the watchdog at %s is back; all timers are watched again", self.address, extra={"unhang": fields}
-        )
+        fields: dict[str, object] = {"event": "watchdog back", "pid": os.getpid(), "address": self.address}
+        self._news.append((f"the watchdog at {self.address} is back; all timers are watched again", fields))
 
     def _is_lost(self, reason: str) -> None:
         """Say so, once per outage."""
@@ -253,7 +255,16 @@ class Link:
             raise error
         if first:
             fields = {"event": "watchdog lost", "pid": os.getpid(), "address": self.address, "detail": reason}
-            logger.warning("%s", error, extra={"unhang": fields})
+            self._news.append((str(error), fields))
+
+    def tell(self) -> None:
+        """See `Channel.tell`."""
+        while self._news:
+            try:
+                message, fields = self._news.pop(0)
+            except IndexError:  # another thread was faster
+                break
+            logger.warning("%s", message, extra={"unhang": fields})
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -264,6 +275,7 @@ class Link:
         """See `Channel.abandon`."""
         if self._pid != os.getpid():
             self._lock = RLock()  # a thread of the parent may hold the old one
+            self._news = []
         with self._lock:
             self._drop()
             for page in self._pages:

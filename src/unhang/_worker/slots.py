@@ -43,6 +43,9 @@ if TYPE_CHECKING:
         def abandon(self) -> None:
             """Leave the watchdog, or, in a forked child, what is the parent's; pages are not used any more."""
 
+        def tell(self) -> None:
+            """Say in the log what has become of the watchdog. Called without a lock: loggers may use timers."""
+
         def new_durations(self, size: int) -> DurationWriter | None:
             """As `new_page`, for durations, if this process learns them; None if there is no memory to be had."""
 
@@ -110,8 +113,8 @@ class Slots:
         """As `site`, for one whose timeouts are learned."""
         from unhang._worker.starting import Starting  # for those who want it
 
+        first, steady = learned.budgets(scope)  # without the lock: this may read a file, and log what is wrong with it
         with self._lock:
-            first, steady = learned.budgets(scope)
             site = self.site(key, scope, first, source, ending=ending, pretimeout=pretimeout)
             self._starting = self._starting or Starting()
             if self._starting.learned_of(site) is None:
@@ -129,6 +132,12 @@ class Slots:
 
     def take(self, site: SiteBase) -> SlotBase:
         """A slot for a site that has no idle one."""
+        try:
+            return self._take(site)
+        finally:
+            self.channel.tell()
+
+    def _take(self, site: SiteBase) -> SlotBase:
         while True:
             with self._lock:
                 pages = self._pages
@@ -164,8 +173,11 @@ class Slots:
 
     def attend(self, watched: memoryview, deadline: int) -> None:
         """See `Channel.attend`."""
-        if not self.channel.attend(watched, deadline):
-            self.close()
+        try:
+            if not self.channel.attend(watched, deadline):
+                self.close()
+        finally:
+            self.channel.tell()
 
     def retire(self, slot: SlotBase) -> None:
         """Let the slot, once it is given back, be labelled anew."""
