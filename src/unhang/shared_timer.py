@@ -224,7 +224,7 @@ class SharedTimerServer(LoopThread):
         reception = self._reception
         if reception is None:
             return
-        self._waiter.wait(min(self._response.wait_time(), self._max_interval))
+        self._waiter.wait(min(self._response.wait_time(), self._max_interval), self._response.rehearse)
         began = time.monotonic()
         if self._response.turn():
             reception.tidy()

@@ -173,6 +173,9 @@ class InMemoryWatchdog:
     def look_early(self, worker: Watched) -> None:
         """Internal."""
 
+    def prepare(self, worker: Watched, timers: list[Expired]) -> None:
+        """Internal."""
+
     def is_held(self, worker: Watched) -> bool:  # noqa: ARG002 - see Hands
         """Internal."""
         return False

@@ -75,6 +75,15 @@ class TableAgainstModel(RuleBasedStateMachine):
         assert (found is None) == (expected is None)
         assert found is None or found == expected or math.isclose(found, expected, abs_tol=1e-3)
 
+    @invariant()
+    def same_next_request(self):
+        found = self.table.next_deadline()
+        assert self.table.next_request(-math.inf) is None
+        request = self.table.next_request(math.inf)
+        assert (request is None) == (found is None)
+        if request is not None:
+            assert self.model[request[:2]] == found or math.isclose(self.model[request[:2]], found, abs_tol=1e-3)
+
 
 test_table_against_model = TableAgainstModel.TestCase
 

@@ -12,7 +12,7 @@ import time
 import pytest
 
 import workers
-from support import forever
+from support import forever, until
 from unhang._core.frames import FrameSplitter
 from unhang._platform.fifo import Fifo, FifoWriter
 from unhang._platform.queue_pipe import QueueReader, QueueWriter, UnsupportedQueueError
@@ -165,6 +165,28 @@ def test_a_wait_ends_on_time():
         begun = time.monotonic()
         assert waiter.wait(timeout) is False
         assert time.monotonic() - begun >= timeout
+
+
+def test_a_long_wait_rehearses_its_end_once():
+    """Shortly before it; it ends on time all the same. A short one, or one that is woken, has no time for it."""
+    waiter, called = Waiter(), []
+
+    def rehearse():
+        called.append(time.monotonic())
+
+    def was_rehearsed():
+        called.clear()
+        end = time.monotonic() + 0.02
+        assert waiter.wait(0.02, rehearse) is False
+        assert time.monotonic() >= end
+        return called and end - 0.01 < called[0] < end  # it is left out where the processor comes late
+
+    until(was_rehearsed)
+    assert len(called) == 1
+    waiter.wait(0.002, rehearse)
+    waiter.wake()
+    waiter.wait(60, rehearse)
+    assert len(called) == 1
 
 
 def test_a_wait_is_woken_from_another_thread():

@@ -28,6 +28,7 @@ class Stage:
         self.kills = []
         self.told = []
         self.near = []
+        self.prepared = []
         self.watch = PageWatch(self, self.clock)
         self.clock.drive(self.watch)
 
@@ -42,6 +43,9 @@ class Stage:
 
     def look_early(self, worker):
         self.near.append(worker.pid)
+
+    def prepare(self, worker, timers):
+        self.prepared.append((worker.pid, [(timer.scope, round(timer.late, 6)) for timer in timers]))
 
     def is_held(self, worker):
         return self.held
@@ -108,6 +112,39 @@ def test_timers_of_one_worker_that_expire_together_are_one_kill(stage):
     stage.watch._presence.is_back()  # it was not asleep: the test jumped
     stage.clock.advance(0)
     assert stage.kills == [(7, ["early", "late"])]
+
+
+def test_the_next_deadline_is_rehearsed_shortly_before_it(stage):
+    """All is found out that the kill will need, and nobody is judged; for a deadline that is far away, nothing is."""
+    first, second = stage.worker(1001), stage.worker(1002)
+    stage.clock.advance(0)
+    stage.arm(first, 0.5, "late")
+    stage.arm(second, 0.2, "early")
+    stage.clock.advance(0.1)
+    stage.watch.rehearse()
+    assert stage.prepared == []
+    stage.clock.advance(0.097)
+    stage.watch.rehearse()
+    assert stage.prepared == [(1002, [("early", -0.003)])]
+    assert (stage.kills, stage.told) == ([], [])
+    stage.clock.advance(0.003)
+    assert stage.kills == [(1002, ["early"])]
+
+
+def test_who_is_dealt_with_already_is_not_rehearsed(stage):
+    """Nor is a worker whose timer was disarmed meanwhile, or that has left."""
+    stage.outcome = Outcome.PENDING
+    gone, idle, pending = (stage.worker(pid) for pid in (1001, 1002, 1003))
+    stage.clock.advance(0)
+    stage.arm(pending, 0.1)
+    stage.clock.advance(0.1)
+    assert pending.pending
+    stage.arm(gone, 0.1)
+    stage.arm(idle, 0.1)[DEADLINE] |= NEVER
+    stage.clock.advance(0.099)
+    stage.watch.leave(gone)
+    stage.watch.rehearse()
+    assert stage.prepared == []
 
 
 def test_other_workers_are_judged_by_their_own_timers(stage):

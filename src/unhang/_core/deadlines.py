@@ -87,6 +87,15 @@ class DeadlineTable(Generic[Request]):
             heapq.heappop(heap)
         return heap[0][0] + self._given_back if heap else None
 
+    def next_request(self, by: float) -> Request | None:
+        """The request whose deadline `next_deadline` tells; None when there is none, or it is later than ``by``."""
+        deadline = self.next_deadline()
+        if deadline is None or deadline > by:
+            return None
+        worker, scope = self._heap[0][2]
+        request: Request = self._workers[worker][scope].request  # type: ignore[assignment]
+        return request
+
     def expired(self, now: float) -> dict[Hashable, list[Request]]:
         """The requests whose deadline is ``now`` or earlier, by worker, the earliest first.
 

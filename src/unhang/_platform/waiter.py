@@ -14,6 +14,9 @@ from unhang._platform.fork import close_in_child
 _MILLISECOND = 0.001
 # Seconds by which a sleep ends late; it is cut short by them, and the rest is spun.
 _OVERSHOOT = 0.00015
+# Seconds before its end at which a wait rehearses what comes behind it, and how many it must still have for it then.
+_AHEAD = 0.003
+_ENOUGH = 0.001
 
 
 class _Repeated(NamedTuple):
@@ -60,13 +63,23 @@ class Waiter:
             with contextlib.suppress(BlockingIOError):
                 os.write(self._waker, b"!")
 
-    def wait(self, timeout: float) -> bool:
+    def wait(self, timeout: float, rehearse: Callable[[], None] | None = None) -> bool:
         """Wait until a watched descriptor can be read, but no longer than ``timeout`` seconds.
 
         Returns False when the time was over, True when it returned for something else. Selectors count in
         milliseconds, so the last part of one is slept, and the end of that is spun.
+
+        Args:
+            timeout: seconds.
+            rehearse: called some milliseconds before the end of a wait that is longer than that: what it looks at is in
+                the processor's caches then, and behind a second's sleep all of it takes several times as long.
         """
         until = time.monotonic() + timeout
+        if rehearse is not None and timeout > _AHEAD:
+            if self._wait_until(until - _AHEAD):
+                return True
+            if until - time.monotonic() > _ENOUGH:
+                rehearse()
         while True:
             remaining = until - time.monotonic()
             whole = max(0.0, remaining // _MILLISECOND * _MILLISECOND - _MILLISECOND / 2)
@@ -78,6 +91,13 @@ class Waiter:
                 while time.monotonic() < until:
                     pass
                 return self._select(0.0)
+
+    def _wait_until(self, instant: float) -> bool:
+        """As `wait`, some milliseconds late."""
+        while (remaining := instant - time.monotonic()) > 0:
+            if self._select(remaining):
+                return True
+        return False
 
     def _select(self, timeout: float) -> bool:
         """Select once; True when something besides a callback was ready."""

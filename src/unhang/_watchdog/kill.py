@@ -67,6 +67,12 @@ def judge(handle: ProcessHandle, also: frozenset[int], *, spare_stopped: bool) -
     return None if handle.alive() else Outcome.GONE
 
 
+def rehearse(handle: ProcessHandle, also: frozenset[int]) -> None:
+    """Find out all that `send` does, for nothing."""
+    if handle.alive():
+        _look_again(handle, also, spare_stopped=False)
+
+
 def send(
     handle: ProcessHandle | GroupHandle,
     number: int,

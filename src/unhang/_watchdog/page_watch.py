@@ -28,6 +28,8 @@ HELD_PAUSE = 1.0
 _NEAR = 1_200_000_000
 # A worker is judged by so many timers at once: one would do, and a look must not take long.
 _AT_ONCE = 1000
+# Seconds before a deadline at which it is rehearsed, at most.
+_SOON = 0.005
 _SECOND = 1e9
 
 
@@ -92,12 +94,26 @@ class PageWatch:
 
     def wait_time(self) -> float:
         """Seconds to wait, at most, before the next `turn`."""
-        now = self._clock.now()
         next_look = self._looks.next_deadline()
         until = min(self._next_beat / _SECOND, math.inf if next_look is None else next_look)
-        wait = 0.0 if self._kicked else max(0.0, until - now)
-        self._presence.waits(wait)
-        return wait
+        self._presence.waits(0.0 if self._kicked else max(0.0, until - self._clock.now()))
+        # From here on, what takes time makes deadlines late.
+        return 0.0 if self._kicked else max(0.0, until - self._clock.now())
+
+    def rehearse(self) -> None:
+        """Shortly before the next deadline: look at what will be looked at then, and judge nobody."""
+        now = self.now()
+        worker = self._looks.next_request(now / _SECOND + _SOON)
+        if worker is None or worker.pending:
+            return
+        timers = []
+        for page in worker.pages:
+            for index, _ in page.due(page.earliest(), 1)[0]:
+                seen = page.snapshot(index)
+                if seen is not None:
+                    timers.append(_expired_timer(seen, self._deadline(worker, seen), now))
+        if timers:
+            self._hands.prepare(worker, timers)
 
     def turn(self) -> bool:
         """After each wait: give back the time in which nobody looked, look at whoever is due; True once a beat."""

@@ -5,6 +5,7 @@ It belongs to the server's loop.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import signal
@@ -162,6 +163,12 @@ class Response:
 
         self._helpers.submit(functools.partial(look, worker.pid), seen)
 
+    def prepare(self, worker: Watched, timers: list[Expired]) -> None:
+        """See `Hands.prepare`."""
+        self._policy_for(timers)
+        if worker.handle is not None:
+            kill.rehearse(worker.handle, self._users)
+
     def is_held(self, worker: Watched) -> bool:
         """See `Hands.is_held`."""
         return worker.handle is not None and self._judge(worker.handle) is Outcome.HELD
@@ -265,7 +272,14 @@ class Response:
 
     def wait_time(self) -> float:
         """Seconds to wait, at most, before the next `turn`."""
-        return min(self.watch.wait_time(), self._escalations.wait_time(), self._incidents.wait_time())
+        # The watch comes last: what is computed behind it makes its deadlines late.
+        return min(self._escalations.wait_time(), self._incidents.wait_time(), self.watch.wait_time())
+
+    def rehearse(self) -> None:
+        """Shortly before the end of a wait: see `Waiter.wait`."""
+        # What goes wrong now will go wrong at the deadline, and is told then.
+        with contextlib.suppress(Exception):
+            self.watch.rehearse()
 
     def turn(self) -> bool:
         """Behind each wait; True once a beat."""

@@ -85,6 +85,9 @@ class Hands(Protocol):
     def look_early(self, worker: Watched) -> None:
         """A deadline of the worker is near."""
 
+    def prepare(self, worker: Watched, timers: list[Expired]) -> None:
+        """In some milliseconds `execute` may be asked for: find out all that it does, for nothing."""
+
     def is_held(self, worker: Watched) -> bool:
         """Whether a debugger holds the worker, or a signal that counts as one has stopped it."""
 
