@@ -43,8 +43,10 @@ _NAP = 0.001
 _STALL = 1.0
 # A writer holds the queue's lock for microseconds; see QueueReader.lock_is_stuck.
 _LOCK_PATIENCE = 0.1
-# What a stuck lock held back is on its way for so long after it was unlocked.
+# What a stuck lock held back is on its way for so long after it was unlocked; longer if the queue's count says so: its
+# writers may get no processor. One that was killed before it wrote is counted for ever.
 _UNLOCKED = 0.05
+_UNLOCKED_MOST = 0.5
 # A killed process that still runs on some processor stops within this time.
 _LAST_BREATH = 0.001
 
@@ -207,13 +209,22 @@ class MultiprocessingRequestQueue(RequestQueue):
             return self._get_from_queue(self.size(), 0.0)
         if self._pipe.lock_is_stuck(_LOCK_PATIENCE):
             logger.warning(_UNLOCKED_IT)
-            time.sleep(_UNLOCKED)
+            self._let_write(self._pipe)
         self._pump(self._pipe)
         if self._frames.unfinished:
             # Releases may hide behind half a message.
             time.sleep(_UNLOCKED)
             self._pump(self._pipe, patience=0.0)
         return self._take(len(self._pending))
+
+    def _let_write(self, pipe: QueueReader) -> None:
+        """Take what those write who have waited for the lock."""
+        until = time.monotonic() + _UNLOCKED_MOST
+        time.sleep(_UNLOCKED)
+        self._pump(pipe)
+        while pipe.backlog() and time.monotonic() < until:
+            time.sleep(_NAP)
+            self._pump(pipe)
 
     def writers_held(self) -> contextlib.AbstractContextManager[None]:
         """Nobody who dies within this context leaves the queue locked."""

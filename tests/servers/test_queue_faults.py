@@ -4,21 +4,33 @@ import os
 import signal
 import time
 
+import pytest
+
 import unhang
 import workers
 from support import until
 from unhang.api import TimerRequest
 
 
-def test_a_release_that_a_stuck_lock_holds_back_counts(local_server, start):
-    """A worker that hangs with the queue's lock does not get its siblings killed."""
+class SlowlyWritten(TimerRequest):
+    """Its queue's thread gets no processor for a second."""
+
+    def __reduce__(self):
+        time.sleep(1)
+        return TimerRequest, (self.worker_id, self.scope_id, self.expiration_time)
+
+
+@pytest.mark.parametrize("request_type", [TimerRequest, SlowlyWritten])
+def test_a_release_that_a_stuck_lock_holds_back_counts(local_server, start, monkeypatch, request_type):
+    """A worker that hangs with the queue's lock does not get its siblings killed, nor if their writers are slow."""
+    monkeypatch.setattr("unhang.local_timer._UNLOCKED_MOST", 30.0)
     queue = local_server._request_queue._mp_queue
     sibling = start(workers.idle)
     sibling.heard()
     local_server.register_timers([TimerRequest(sibling.pid, "scope", time.time() + 0.1)])
     holder = start(workers.hold_lock, queue)
     assert holder.heard() == "locked"
-    queue.put(TimerRequest(sibling.pid, "scope", -1))
+    queue.put(request_type(sibling.pid, "scope", -1))
     until(lambda: len(local_server._timers) == 0, local_server._run_watchdog)
     assert sibling.runs()
 
