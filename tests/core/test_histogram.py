@@ -1,5 +1,7 @@
 """Histograms of how long blocks took."""
 
+import array
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,6 +82,25 @@ def test_a_histogram_is_consistent_whatever_it_is_made_of(counts, longest):
     assert lowest <= histogram.longest
     assert histogram.longest < end or filled[-1] == BUCKET_COUNT - 1
     assert histogram.merge(histogram).minus(histogram) == histogram
+
+
+many = st.lists(st.integers(0, 3) | st.integers((1 << 48) - 2, 1 << 63), min_size=BUCKET_COUNT, max_size=BUCKET_COUNT)
+
+
+@given(many, many)
+def test_counts_of_any_size_are_added_and_subtracted(some, more):
+    """No bucket takes from another one, or gives to it; one that had more blocks before has none."""
+    both, since = Histogram(some).merge(Histogram(more)), Histogram(some).minus(Histogram(more))
+    assert both.counts == [one + other for one, other in zip(some, more, strict=True)]
+    assert since.counts == [max(0, one - other) for one, other in zip(some, more, strict=True)]
+    assert (both.count, since.count) == (sum(both.counts), sum(since.counts))
+
+
+@given(st.lists(st.integers(-(1 << 63), (1 << 63) - 1) | st.integers(0, 9), min_size=128, max_size=128))
+def test_a_histogram_of_memory(words):
+    """What is written there is counted, if a process can have made so many blocks."""
+    memory = memoryview(array.array("q", words))
+    assert Histogram.of_memory(memory, 5).counts == [min(max(0, each), 1 << 48) for each in words]
 
 
 def test_an_empty_histogram():

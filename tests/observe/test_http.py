@@ -357,6 +357,13 @@ def test_what_is_no_address(text):
         parse_endpoint(text)
 
 
+@pytest.mark.parametrize("text", ["65536", "host:99999", "[::1]:100000", "9" * 5000])
+def test_a_port_that_is_too_high(text):
+    """It is told that there is none so high."""
+    with pytest.raises(EndpointError, match="a port is a number up to 65535"):
+        parse_endpoint(text)
+
+
 @given(st.text() | st.from_regex(r"\[?[0-9a-f:.]{0,12}\]?:\d{0,6}"))
 def test_an_address_or_an_error(text):
     """Nothing else comes of any text."""

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from observe import looks
 from support import LONG, until
 from unhang.observe.endpoint import listen
+from unhang.observe.site import Site
 
 DOCS = Path(__file__).parents[2] / "docs"
 # When it is told, a worker hangs and is killed; another one goes on until the standard input ends.
@@ -135,7 +137,7 @@ def test_it_is_scraped(prometheus, running):
     running[1]()
     until(lambda: value(prometheus, 'unhang_expirations_total{outcome="killed"}') == 1)
     until(lambda: value(prometheus, "sum(unhang_kills_total)") == 1)
-    assert value(prometheus, 'unhang_kills_total{signal="SIGTERM"}') == 1
+    assert value(prometheus, 'sum(unhang_kills_total{signal="SIGTERM"})') == 1
     until(lambda: (value(prometheus, "rate(unhang_armings_total[5s])") or 0) > 1)
     assert value(prometheus, "unhang_ready") == 1
     until(lambda: firing(prometheus) == {"UnhangWorkerKilled"})
@@ -166,13 +168,17 @@ def test_promtool_can_read_the_alerts(promtool):
     assert f"{(DOCS / 'alerts.yml').read_text().count('- alert:')} rules found" in done.stdout
 
 
+def with_values(expression):
+    """With a value for each of Grafana's variables."""
+    return re.sub(r"\$__\w+", "5m", expression).replace("$job", ".*").replace("$instance", ".*")
+
+
 def test_promtool_can_read_the_dashboard(promtool, tmp_path):
     """Each expression, with a value for each of Grafana's variables."""
     dashboard = json.loads((DOCS / "grafana-dashboard.json").read_text())
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
     rules = [
-        {"record": f"panel:{number}", "expr": re.sub(r"\$__\w+", "5m", expression).replace("$job", ".*")}
-        for number, expression in enumerate(expressions)
+        {"record": f"panel:{number}", "expr": with_values(expression)} for number, expression in enumerate(expressions)
     ]
     # JSON is YAML as well.
     (tmp_path / "rules.yml").write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
@@ -252,6 +258,62 @@ def alerts_for(promtool, directory, series):
     (directory / "test.yml").write_text(json.dumps(test))
     done = promtool("test", "rules", "test.yml")
     return set(re.findall(r"alertname: (\w+), time", done.stdout + done.stderr))
+
+
+# What happens for the first time, and the alert for it.
+FIRSTS = {
+    "UnhangWorkerKilled": looks.picture(events=[looks.event("killed", signal="SIGTERM", hang="lock")]),
+    "UnhangWorkerNotKilled": looks.picture(events=[looks.event("refused")]),
+    "UnhangWorkerUnkillable": looks.picture(events=[looks.event("unkillable", signal="SIGKILL", hang="disk")]),
+    "UnhangRefusing": looks.picture(watchdog=looks.watchdog(dropped={"silent connections": 1})),
+    "UnhangEventsMissed": looks.picture(missed=1),
+}
+
+
+def series_of(happened):
+    """What is scraped before and behind what happens: the series, in promtool's notation, a value a minute."""
+    site = Site(clock=lambda: looks.NOW)
+    site.saw(looks.picture())
+    before = scraped(site)
+    site.saw(happened)
+    behind = scraped(site)
+    assert set(before) <= set(behind)
+    return {name: f"{before.get(name, '_')}x15 {value}x5" for name, value in behind.items()}
+
+
+def scraped(site):
+    text = site.answer("/metrics").body.decode()
+    found = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return {name: value for name, value in found if not name.startswith("unhang_watchdog_process_")}
+
+
+@pytest.mark.parametrize("name", FIRSTS)
+def test_alerts_for_what_happens_for_the_first_time(promtool, tmp_path, name):
+    """Prometheus sees no increase in a series that appears: it has to be there before."""
+    assert alerts_for(promtool, tmp_path, series_of(FIRSTS[name])) == {name}
+
+
+PANELS = {
+    "Expirations by what became of them": "UnhangWorkerKilled",
+    "Kills by how the worker hung": "UnhangWorkerKilled",
+    "How kills ended": "UnhangWorkerUnkillable",
+    "Refused or left out": "UnhangRefusing",
+    "Events": "UnhangWorkerKilled",
+}
+
+
+@pytest.mark.parametrize("title", PANELS)
+def test_panels_show_what_happens_for_the_first_time(promtool, tmp_path, title):
+    """One line rises."""
+    dashboard = json.loads((DOCS / "grafana-dashboard.json").read_text())
+    panel = next(panel for panel in dashboard["panels"] if panel["title"] == title)
+    rises = f"count(({with_values(panel['targets'][0]['expr'])}) > 0)"
+    test = outcome(series_of(FIRSTS[PANELS[title]]))
+    test["promql_expr_test"] = [{"expr": rises, "eval_time": "17m", "exp_samples": [{"labels": "{}", "value": 1}]}]
+    del test["alert_rule_test"]
+    (tmp_path / "test.yml").write_text(json.dumps({"evaluation_interval": "1m", "tests": [test]}))
+    done = promtool("test", "rules", "test.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_there_is_a_case_for_each_alert():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from unhang._core.durations import (
-    BUCKET_COUNT,
     BUCKETS,
     BUDGET,
     FIRST,
@@ -28,9 +27,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# Blocks in one bucket: more than any process makes.
-_MOST = 1 << 48
-
 
 def records_in(size: int) -> int:
     """How many records a page of so many bytes has."""
@@ -47,8 +43,10 @@ class DurationWriter:
     def __init__(self, memory: memoryview) -> None:
         self._words = memory.cast("B").cast("q")
         self._records: dict[bytes, memoryview] = {}
+        self._most = records_in(len(memory))
+        self._used = 0
         words = self._words
-        words[1], words[RECORDS], words[RECORD_SIZE] = VERSION, records_in(len(memory)), RECORD_BYTES
+        words[1], words[RECORDS], words[RECORD_SIZE] = VERSION, self._most, RECORD_BYTES
         words[0] = MAGIC
 
     def record(self, scope: bytes, budget: int) -> memoryview | None:
@@ -59,15 +57,17 @@ class DurationWriter:
         return record
 
     def _add(self, scope: bytes) -> memoryview | None:
-        used = len(self._records)
-        if used >= self._words[RECORDS]:
+        used = self._used
+        if used >= self._most:
             self._words[LEFT_OUT] += 1
             return None
+        # Taken before anything is made: that may start a collection, whose finalizers may have blocks of their own.
+        self._used = used + 1
         start = HEADER_WORDS + used * RECORD_WORDS
         record = self._records[scope] = self._words[start : start + RECORD_WORDS]
         record.cast("B")[SCOPE * WORD : SCOPE * WORD + len(scope)] = scope
         record[LENGTH] = len(scope)
-        self._words[USED] = used + 1
+        self._words[USED] = self._used
         return record
 
 
@@ -100,10 +100,10 @@ class DurationReader:
             scope = bytes(self._bytes[text : text + length]).decode("utf-8", "ignore")
             if not wanted(scope):
                 continue
-            words = self._words[start : start + RECORD_WORDS].tolist()
-            counts = [min(count, _MOST) for count in words[BUCKETS : BUCKETS + BUCKET_COUNT]]
-            steady = Histogram(counts, words[LONGEST])
-            first = Histogram.of([words[FIRST]] if words[FIRST] > 0 else [])
+            words = self._words[start : start + RECORD_WORDS]
+            steady = Histogram.of_memory(words[BUCKETS:], words[LONGEST])
+            began = words[FIRST]  # read once: it may change meanwhile
+            first = Histogram.of([began] if began > 0 else [])
             yield scope, Durations(steady, first, budget=max(0, words[BUDGET]))
 
     @property

@@ -6,11 +6,28 @@ what is said of a block here is at most 25 % more than it took, and never more t
 
 from __future__ import annotations
 
+import struct
+import sys
+
 from unhang._core.durations import BUCKET_COUNT, bounds_of, bucket_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+
+# Those of a thousand workers with a hundred scopes each are added up at once. So the counts of a histogram are one
+# number, in which each bucket has 64 bits, and two are merged by one addition. A bucket uses 56 of them, so that none
+# reaches the next one. The counts of more blocks than that are a list.
+_BITS = 64
+_WORD = (1 << _BITS) - 1
+_ONES = ((1 << _BITS * BUCKET_COUNT) - 1) // _WORD
+_GUARD = _ONES << 56
+_FULL = _ONES * (0xFF << 56)
+_WORDS = f"<{BUCKET_COUNT}Q"
+# Blocks in one bucket: more than any process makes.
+_MOST = 1 << 48
+_UNLIKELY = _ONES * (0xFFFF << 48)
 
 
 class Histogram:
@@ -24,34 +41,79 @@ class Histogram:
         longest: the longest block.
     """
 
-    __slots__ = ("count", "counts", "longest")
+    __slots__ = ("_counts", "_packed", "longest")
 
     def __init__(self, counts: Sequence[int] = (), longest: int = 0) -> None:
         filled = [max(0, each) for each in counts[:BUCKET_COUNT]]
-        filled += [0] * (BUCKET_COUNT - len(filled))
-        self.counts: list[int] = filled
-        self.count: int = sum(filled)
-        self.longest: int = _consistent(filled, longest) if self.count else 0
+        # One of both is there, or both are.
+        self._counts: list[int] | None = None
+        self._packed: int | None = None
+        if max(filled, default=0) >> 56:
+            self._counts = filled + [0] * (BUCKET_COUNT - len(filled))
+            highest = max(bucket for bucket, count in enumerate(filled) if count)
+        else:
+            self._packed = int.from_bytes(struct.pack(f"<{len(filled)}Q", *filled), "little")
+            highest = _highest(self._packed)
+        self.longest: int = _consistent(highest, longest)
+
+    @classmethod
+    def _of(cls, packed: int, longest: int) -> Histogram:
+        """The same of counts that are one number: bucket ``b`` at bit ``64 b``; ``longest`` lies in the highest one."""
+        histogram = cls.__new__(cls)
+        histogram._counts = None
+        histogram._packed = packed
+        histogram.longest = longest
+        return histogram
+
+    @classmethod
+    def of_memory(cls, words: memoryview, longest: int) -> Histogram:
+        """The same of `BUCKET_COUNT` signed 8-byte words in the byte order of the host, made up or not."""
+        packed = int.from_bytes(words, "little")
+        if packed & _UNLIKELY or sys.byteorder == "big":
+            return cls([min(count, _MOST) for count in words.tolist()], longest)
+        return cls._of(packed, _consistent(_highest(packed), longest))
 
     @classmethod
     def of(cls, durations: Iterable[int]) -> Histogram:
         """The histogram of these durations."""
-        counts = [0] * BUCKET_COUNT
-        longest = 0
+        packed = longest = 0
         for duration in durations:
-            counts[bucket_of(duration)] += 1
+            packed += 1 << _BITS * bucket_of(duration)
             longest = max(longest, duration)
-        return cls(counts, longest)
+        return cls._of(packed, longest)
+
+    @property
+    def counts(self) -> list[int]:
+        """How many blocks are in each bucket."""
+        if self._counts is None:
+            self._counts = list(struct.unpack(_WORDS, (self._packed or 0).to_bytes(BUCKET_COUNT * 8, "little")))
+        return self._counts
+
+    @property
+    def count(self) -> int:
+        """How many blocks there are."""
+        # The sum of the digits of a number to the base of 2**64.
+        return sum(self.counts) if self._packed is None else self._packed % _WORD
 
     def merge(self, other: Histogram) -> Histogram:
         """The blocks of both. In whatever order many are merged, the result is the same."""
-        return Histogram(list(map(int.__add__, self.counts, other.counts)), max(self.longest, other.longest))
+        longest = max(self.longest, other.longest)
+        if self._packed is not None and other._packed is not None:
+            packed = self._packed + other._packed
+            if not packed & _FULL:
+                return Histogram._of(packed, longest)
+        return Histogram(list(map(int.__add__, self.counts, other.counts)), longest)
 
     def minus(self, earlier: Histogram) -> Histogram:
         """The blocks that came since ``earlier``, which is of the same source; merged with it they are these again.
 
         Its ``longest`` may be too long by as much as a bucket is wide.
         """
+        if self._packed is not None and earlier._packed is not None:
+            guarded = (self._packed | _GUARD) - earlier._packed
+            if guarded & _GUARD == _GUARD:  # no bucket has fewer blocks than before
+                packed = guarded ^ _GUARD
+                return Histogram._of(packed, _consistent(_highest(packed), self.longest))
         counts = list(map(int.__sub__, self.counts, earlier.counts))
         return Histogram(counts, self.longest)
 
@@ -92,11 +154,15 @@ class Histogram:
         return f"Histogram({filled}, longest={self.longest})"
 
 
-def _consistent(counts: list[int], longest: int) -> int:
-    """The duration in the highest bucket that is not empty which is nearest to ``longest``."""
-    highest = BUCKET_COUNT - 1
-    while not counts[highest]:
-        highest -= 1
+def _highest(packed: int) -> int:
+    """The highest bucket that is not empty; -1 if all are."""
+    return (packed.bit_length() - 1) // _BITS
+
+
+def _consistent(highest: int, longest: int) -> int:
+    """The duration in this bucket that is nearest to ``longest``; 0 for no bucket."""
+    if highest < 0:
+        return 0
     lowest, end = bounds_of(highest)
     return max(longest, lowest) if highest == BUCKET_COUNT - 1 else max(lowest, min(longest, end - 1))
 

@@ -7,7 +7,7 @@ import resource
 
 
 def raise_file_limit() -> None:
-    """Take all the descriptors that this process may have: a watchdog needs a few for each worker."""
+    """Take all the descriptors that this process may have: a watchdog and its viewers need a few for each worker."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):

@@ -7,13 +7,15 @@ what is in none of them is ``other``.
 from __future__ import annotations
 
 import bisect
+import itertools
+import math
 import signal
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from unhang.observe.labels import OTHER, label_of
-from unhang.observe.picture import Picture
-from unhang.report.live import Event
+from unhang.observe.picture import Picture, Row
+from unhang.report.live import Event, Watchdog
 from unhang.report.model import HangClass
 
 EVENTS = (
@@ -31,6 +33,11 @@ OUTCOMES = {
 }
 SIGNALS = tuple(each.name for each in signal.Signals)
 CLASSES = tuple(each.value for each in HangClass)
+# What workers are usually sent: counted from 0 on, so that the first kill is an increase of something that was there.
+_USUAL = ("SIGTERM", "SIGKILL")
+ENDINGS = ("ended", "unkillable")
+# What a watchdog says that it has dropped; from 0 on as well.
+DROPPED = ("bad message", "descriptors", "messages", "refused", "silent connections", "worker not identified")
 # Kinds of what the watchdog drops that are told apart, besides ``other``.
 _MOST_KINDS = 32
 
@@ -79,30 +86,65 @@ class Counters:
         near_misses: how many there were.
         lateness: seconds from deadlines until they were judged.
         delay: seconds from deadlines until the first signal.
-        armings: how often timers were armed or restarted, from when a worker was seen first.
+        armings: how often timers were armed or restarted; of a worker that had another watchdog before, from when it
+            was seen first.
         missed: events that were forgotten before they could be counted.
     """
 
     def __init__(self) -> None:
         self.events: Counter[str] = Counter(dict.fromkeys(EVENTS, 0))
         self.expirations: Counter[str] = Counter(dict.fromkeys(OUTCOMES.values(), 0))
-        self.kills: Counter[tuple[str, str]] = Counter()
-        self.endings: Counter[tuple[str, str, str]] = Counter()
+        self.kills: Counter[tuple[str, str]] = Counter(dict.fromkeys(itertools.product(_USUAL, CLASSES), 0))
+        self.endings: Counter[tuple[str, str, str]] = Counter(
+            dict.fromkeys(itertools.product(ENDINGS, _USUAL, CLASSES), 0)
+        )
         self.near_misses = 0
         self.lateness = Spread(LATENESS)
         self.delay = Spread(DELAY)
         self.armings = 0
         self.missed = 0
+        self._missed_before = 0
         self._sequences: dict[int, int] = {}
+        # Which watchdog was seen; the instant of the last event that was counted, and how many were of that instant.
+        self._watchdog: tuple[int, float] | None = None
+        self._counted_to = -math.inf
+        self._at_once = 0
+        self._is_retold = False
+
+    def begin_anew(self) -> None:
+        """The next picture is of a new view, which is told again what was counted before: only the rest is new."""
+        self._is_retold = True
+        self._missed_before = self.missed
 
     def see(self, picture: Picture) -> None:
         """Count what is new in a picture."""
-        self.missed = picture.missed
-        for event in picture.events:
+        self._meet(picture.watchdog)
+        self.missed = self._missed_before + picture.missed
+        for event in self._new(picture.events) if self._is_retold else picture.events:
             self._count(event)
-        self._count_armings({row.info.number: row.sequence for row in picture.rows})
+        self._is_retold = False
+        self._count_armings(picture.rows)
+
+    def _meet(self, watchdog: Watchdog) -> None:
+        """All that another watchdog tells is news, and its workers have other numbers."""
+        identity = (watchdog.pid, watchdog.started)
+        if identity != self._watchdog:
+            self._watchdog = identity
+            self._sequences = {}
+            self._counted_to = -math.inf
+
+    def _new(self, events: Iterable[Event]) -> Iterator[Event]:
+        """Those behind the last one that was counted. They come in the order in which they happened."""
+        to, again = self._counted_to, self._at_once
+        for event in events:
+            if event.at == to and again > 0:
+                again -= 1
+            elif event.at >= to:
+                yield event
 
     def _count(self, event: Event) -> None:
+        self._at_once = self._at_once + 1 if event.at == self._counted_to else 1
+        self._counted_to = event.at
         kind = one_of(event.event, EVENTS)
         self.events[kind] += 1
         outcome = OUTCOMES.get(kind)
@@ -116,12 +158,15 @@ class Counters:
             self.kills[one_of(event.signal, SIGNALS), _class_of(event)] += 1
             if event.waited is not None:
                 self.delay.add(event.waited)
-        if kind in ("ended", "unkillable"):
+        if kind in ENDINGS:
             self.endings[kind, one_of(event.signal, SIGNALS), _class_of(event)] += 1
 
-    def _count_armings(self, sequences: dict[int, int]) -> None:
+    def _count_armings(self, rows: Iterable[Row]) -> None:
+        """Count what timers were armed since the look before; of one who had another watchdog before, from here on."""
+        sequences = {row.info.number: row.sequence for row in rows}
+        begins = {row.info.number: row.sequence for row in rows if row.info.returned} | self._sequences
         # A worker may write any number into its page: one that falls is taken as new, as a counter's reset would be.
-        self.armings += sum(max(0, now - self._sequences.get(number, 0)) for number, now in sequences.items())
+        self.armings += sum(max(0, now - begins.get(number, 0)) for number, now in sequences.items())
         self._sequences = sequences
 
 
@@ -131,9 +176,12 @@ def one_of(value: str, known: Iterable[str]) -> str:
 
 
 def by_kind(dropped: dict[str, int]) -> dict[str, int]:
-    """What was dropped, in a bounded number of kinds: their names are the watchdog's, but may have details in them."""
+    """What was dropped, in a bounded number of kinds: their names are the watchdog's, but may have details in them.
+
+    Those that are known are always there.
+    """
     found: Counter[str] = Counter()
-    for place, (kind, count) in enumerate(dropped.items()):
+    for place, (kind, count) in enumerate((dict.fromkeys(DROPPED, 0) | dropped).items()):
         found[label_of(kind) if place < _MOST_KINDS else OTHER] += count
     return found
 

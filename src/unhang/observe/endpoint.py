@@ -9,6 +9,7 @@ from unhang.errors import UnhangError
 
 _LOOPBACK = "127.0.0.1"
 _LARGEST_PORT = 65535
+_LONGEST_PORT = 20  # with zeros in front
 
 
 class EndpointError(UnhangError, ValueError):
@@ -35,8 +36,10 @@ def parse_endpoint(text: str) -> tuple[str, int]:
         EndpointError: (a ValueError) it is none of these.
     """
     host, colon, port = text.strip().rpartition(":")
-    if not port.isascii() or not port.isdigit() or int(port) > _LARGEST_PORT:
+    if not port.isascii() or not port.isdigit():
         raise EndpointError(text, "it ends in no port; write HOST:PORT, [IPv6]:PORT, or PORT for this host alone")
+    if len(port) > _LONGEST_PORT or int(port) > _LARGEST_PORT:
+        raise EndpointError(text, f"a port is a number up to {_LARGEST_PORT}")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
         if not _is_ipv6(host):

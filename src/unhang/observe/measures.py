@@ -5,12 +5,13 @@ Pure; how they are written for Prometheus is in `unhang.observe.metrics`.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from unhang._core.durations import SHORTEST_OCTAVE, bounds_of
-from unhang._core.histogram import Durations
+from unhang._core.histogram import Durations, Histogram
 from unhang.observe import health
 from unhang.observe.counters import Counters, Spread, by_kind
 from unhang.observe.labels import ScopeLabels, label_of
@@ -40,6 +41,15 @@ class State:
     picture: Picture | None = None
     durations: Mapping[str, Durations] = field(default_factory=dict)
     labels: ScopeLabels = field(default_factory=ScopeLabels)
+
+    @functools.cached_property
+    def by_label(self) -> dict[str, list[Durations]]:
+        """What was learned, by the labels of the scopes."""
+        counts = {scope: each.count for scope, each in self.durations.items()}
+        found: dict[str, list[Durations]] = {}
+        for scope, label in self.labels.of(counts).items():
+            found.setdefault(label, []).append(self.durations[scope])
+        return found
 
 
 @dataclass(frozen=True)
@@ -125,34 +135,23 @@ def _info(state: State) -> list[Sample]:
     return [((label_of(watchdog.version), label_of(watchdog.host)), 1)]
 
 
-def _by_label(state: State) -> dict[str, list[Durations]]:
-    """What was learned, by the labels of the scopes."""
-    counts = {scope: each.count for scope, each in state.durations.items()}
-    found: dict[str, list[Durations]] = {}
-    for scope, label in state.labels.of(counts).items():
-        found.setdefault(label, []).append(state.durations[scope])
-    return found
-
-
 def _durations(state: State) -> list[Sample]:
-    return [((label,), _of_steady(each)) for label, each in _by_label(state).items()]
+    return [((label,), _of_steady(each)) for label, each in state.by_label.items()]
 
 
 def _of_steady(known: list[Durations]) -> Cumulated:
-    counts = [sum(column) for column in zip(*(each.steady.counts for each in known), strict=True)]
+    counts = functools.reduce(Histogram.merge, (each.steady for each in known)).counts
     buckets = [(str((1 << end) / _SECOND), sum(counts[: (end - SHORTEST_OCTAVE) * 4])) for end in _DURATION_ENDS]
     total = sum(count * _MIDDLE * sum(bounds_of(bucket)) for bucket, count in enumerate(counts) if count)
     return Cumulated([*buckets, ("+Inf", sum(counts))], total / _SECOND)
 
 
 def _longest(state: State) -> list[Sample]:
-    return [
-        ((label,), max(each.steady.longest for each in known) / _SECOND) for label, known in _by_label(state).items()
-    ]
+    return [((label,), max(each.steady.longest for each in known) / _SECOND) for label, known in state.by_label.items()]
 
 
 def _budgets(state: State) -> list[Sample]:
-    budgets = {label: max(each.budget for each in known) for label, known in _by_label(state).items()}
+    budgets = {label: max(each.budget for each in known) for label, known in state.by_label.items()}
     return [((label,), budget / _SECOND) for label, budget in budgets.items() if budget]
 
 

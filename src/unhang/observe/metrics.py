@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from unhang.errors import NotSupportedError
@@ -55,7 +56,7 @@ def _family(measure: Measure, state: State) -> Metric:
 
 
 def render(state: State) -> bytes:
-    """All metrics as text."""
+    """All metrics as text. Of the state only the labels of scopes change."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families(state))
+    registry.register(_Families(replace(state)))
     return generate_latest(registry)

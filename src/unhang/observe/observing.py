@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import signal
 import socket
-import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from unhang._core.histogram import Durations
+from unhang._platform.limits import raise_file_limit
 from unhang._platform.logs import log_to_stderr
 from unhang.errors import UnhangError
 from unhang.observe.health import Limits
@@ -26,6 +28,8 @@ logger = logging.getLogger("unhang.observe")
 # Seconds between two looks, and between two times that the durations of all blocks are added up, which takes longer.
 _INTERVAL = 1.0
 _DURATIONS_INTERVAL = 15.0
+# Or so many times as long as that took, if it is more: thousands of workers have much to add up.
+_REST = 20.0
 _NICE = 5
 # Seconds to wait for others who write the file of what is learned: no look is late for it.
 _PATIENCE = 2.0
@@ -61,12 +65,10 @@ class Looker:
             picture = self._view.look()
             if self._learner is not None:
                 self._learner.happened(picture.events)
-            if picture.at >= self._next_durations:
-                self._durations = self._view.durations()
-                self._next_durations = picture.at + _DURATIONS_INTERVAL
-                if self._learner is not None:
-                    self._learner.saw(self._durations)
+            # First of all: it takes longer to add up durations, and what was seen must not grow old meanwhile.
             self._site.saw(picture, self._durations)
+            if picture.at >= self._next_durations:
+                self._next_durations = picture.at + self._add_up(self._view)
         except UnhangError as error:
             self.close()
             self._site.lost(str(error))
@@ -75,21 +77,35 @@ class Looker:
             self.close()
             self._site.lost(f"a look failed: {error}")
 
+    def _add_up(self, view: View) -> float:
+        """Learn what the view knows; returns the seconds until that is due again."""
+        began = time.monotonic()
+        self._durations = view.durations()
+        if self._learner is not None:
+            self._learner.saw(self._durations)
+        return max(_DURATIONS_INTERVAL, _REST * (time.monotonic() - began))
+
     def last_look(self) -> None:
-        """Look once more, and keep all that was learned."""
-        self._next_durations = 0.0
+        """Look once more, hang up, and keep all that was learned."""
+        self._next_durations = math.inf  # they are added up when it hangs up
         self.look()
+        self.close()
         if self._learner is not None:
             self._learner.save()
 
     def close(self) -> None:
-        """Hang up. May be called twice."""
+        """Hang up; what the view knows is learned. May be called twice."""
         view, self._view = self._view, None
-        if view is not None:
-            view.close()
-            self._next_durations = 0.0
-            if self._learner is not None:
-                self._learner.begin_anew()
+        if view is None:
+            return
+        self._next_durations = 0.0
+        if self._learner is not None:
+            try:
+                self._learner.saw(view.durations())  # its pages are still there, whatever has become of the watchdog
+            except Exception:
+                logger.exception("What was learned last is lost")
+            self._learner.begin_anew()
+        view.close()
 
 
 def _learner(path: str, *, again: bool) -> Learner:
@@ -104,6 +120,7 @@ def main(told: dict[str, Any]) -> None:
     # Whoever asks without pause takes no processor time from the watchdog and its workers that they want.
     os.nice(_NICE)
     log_to_stderr()
+    raise_file_limit()
     site = Site(Limits(told["max_stall"], told["min_workers"], told["startup"], told["idle_too"]))
     if told["socket"] is not None:
         HttpServer(socket.socket(fileno=told["socket"]), site).start()
@@ -116,5 +133,5 @@ def main(told: dict[str, Any]) -> None:
         looker.look()
     looker.last_look()
     looker.close()
-    sys.stderr.flush()
+    logging.shutdown()
     os._exit(0)  # whoever asks just now keeps nobody waiting

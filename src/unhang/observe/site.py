@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unhang._core.histogram import Durations
 from unhang.errors import NotSupportedError
@@ -54,7 +55,12 @@ class Site:
         self._clock = clock
         self._why_lost = "it has not answered yet"
         self._tried = threading.Event()
+        # Held for moments. While metrics are rendered another one is held, so that nobody else waits for that.
         self._lock = threading.Lock()
+        self._rendering = threading.Lock()
+        self._looks = 0
+        # Of which look, whether that was fresh, and what it looks like.
+        self._rendered: tuple[tuple[int, bool] | None, Answer] = None, in_text(503, "")
         self._pages: dict[str, Callable[[], Answer]] = {
             "/": lambda: Answer(200, "text/html; charset=utf-8", _INDEX.encode()),
             "/livez": self._livez,
@@ -69,13 +75,16 @@ class Site:
             self._state.picture = picture
             self._state.counters.see(picture)
             self._state.durations = durations or {}
+            self._looks += 1
         self._tried.set()
 
     def lost(self, reason: str) -> None:
-        """The watchdog was looked for, and did not answer."""
+        """The watchdog was looked for, and did not answer. What is seen next may have been told before."""
         with self._lock:
             self._state.picture = None
+            self._state.counters.begin_anew()
             self._why_lost = " ".join(reason.split())
+            self._looks += 1
         self._tried.set()
 
     def answer(self, path: str) -> Answer:
@@ -93,10 +102,13 @@ class Site:
             picture = self._state.picture
             if picture is None:
                 return None, self._why_lost
+        why = self._why_old(picture)
+        return (None, why) if why else (picture, health.why_late(picture.watchdog.looked, picture.at))
+
+    def _why_old(self, picture: Picture) -> str:
+        """Why a picture is not fresh; empty if it is."""
         age = self._clock() - picture.at
-        if age > health.LATE:
-            return None, f"the watchdog was looked at {age:.0f} s ago"
-        return picture, health.why_late(picture.watchdog.looked, picture.at)
+        return f"the watchdog was looked at {age:.0f} s ago" if age > health.LATE else ""
 
     def _livez(self) -> Answer:
         _, why = self._seen()
@@ -121,11 +133,22 @@ class Site:
             from unhang.observe import metrics
         except NotSupportedError as error:
             return in_text(501, str(error))
-        picture, _ = self._seen()
+        with self._rendering:  # once a look: whoever asks meanwhile gets the same
+            key, state = self._unless(self._rendered[0])
+            if state is not None:
+                self._rendered = key, Answer(200, metrics.CONTENT_TYPE, metrics.render(state))
+            return self._rendered[1]
+
+    def _unless(self, known: tuple[int, bool] | None) -> tuple[tuple[int, bool], State | None]:
+        """Which state this is, and a copy of it, without a picture that is too old; None if it is the known one."""
         with self._lock:
-            if picture is None:
-                self._state.picture = None
-            return Answer(200, metrics.CONTENT_TYPE, metrics.render(self._state))
+            picture = self._state.picture
+            is_fresh = picture is not None and not self._why_old(picture)
+            key = (self._looks, is_fresh)
+            if key == known:
+                return key, None
+            counters = copy.deepcopy(self._state.counters)
+            return key, replace(self._state, picture=picture if is_fresh else None, counters=counters)
 
 
 def in_text(status: int, line: str) -> Answer:
