@@ -73,7 +73,8 @@ class JsonLines:
     A call returns at once: a thread of its own writes. Never raises. When 4096 events wait to be written, more are
     dropped; so is what cannot be written. That some were lost is told in the log, once a minute at most, and how many
     in a line of its own (`Lost`) as soon as lines can be written again. A line has at most 4096 bytes and is written
-    whole, by one ``write()``: several watchdogs may share a file.
+    whole, by one ``write()``: several watchdogs may share a file. Of a line that a full disk has cut, a file keeps
+    nothing, and a standard stream gets the rest in front of the next line.
 
     Args:
         target: the path of a file, which is made if need be, mode 0600, and opened again when another one, or none,

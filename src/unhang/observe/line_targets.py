@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import select
 import stat
 from pathlib import Path
 from typing import Protocol
 
+from unhang._platform.line_writer import LineWriter
 from unhang.errors import UnhangError
 
 logger = logging.getLogger("unhang.observe")
@@ -24,8 +24,6 @@ _FLAGS = (
     | getattr(os, "O_NONBLOCK", 0)  # whatever stands there by then
     | getattr(os, "O_NOCTTY", 0)
 )
-# Milliseconds between two looks whether it is still worth waiting for whoever reads a stream.
-_PATIENCE = 100
 
 
 class EventsError(UnhangError, OSError):
@@ -51,10 +49,10 @@ class Target(Protocol):
     name: str
 
     def write(self, line: bytes) -> None:
-        """Write a line, of ``PIPE_BUF`` bytes at most; as a whole, or not at all and raise OSError."""
+        """Write a line, of ``PIPE_BUF`` bytes at most; whole, if need be later, or not at all: then raise OSError."""
 
     def give_up(self) -> None:
-        """Let a `write` that waits raise; for another thread."""
+        """Let a `write` that waits raise, if that can be had; for another thread."""
 
     def close(self) -> None:
         """Give the descriptor back."""
@@ -80,30 +78,19 @@ class Stream:
 
     def __init__(self, name: str, fd: int) -> None:
         self.name = name
-        self._given_up = False
         try:
             self._fd = os.dup(fd)
         except OSError as error:
             raise EventsError(name, "it is closed") from error
-        self._poll = select.poll()
-        self._poll.register(self._fd, select.POLLOUT)
+        self._writer = LineWriter(self._fd)
 
     def write(self, line: bytes) -> None:
         """See `Target.write`."""
-        while not self._given_up:
-            if self._poll.poll(_PATIENCE):
-                try:
-                    # A pipe that is ready takes PIPE_BUF bytes as a whole; a terminal or a full disk may take less.
-                    while line:
-                        line = line[os.write(self._fd, line) :]
-                except BlockingIOError:
-                    continue  # somebody else was faster
-                return
-        raise OSError(errno.ETIMEDOUT, "nobody reads it")
+        self._writer.write(line)
 
     def give_up(self) -> None:
         """See `Target.give_up`."""
-        self._given_up = True
+        self._writer.give_up()
 
     def close(self) -> None:
         """See `Target.close`."""
