@@ -128,3 +128,15 @@ def test_a_file_without_scopes(tmp_path):
     empty.chmod(0o600)
     assert run(str(empty)).stdout == f"{empty} knows of no blocks yet\n"
     assert json.loads(run("--json", str(empty)).stdout)["budgets"] == []
+
+
+@pytest.mark.parametrize(("output", "status"), [(">&-", 0), ("", 141)], ids=["closed", "not read"])
+def test_output_that_nobody_reads(path, output, status):
+    """It ends quietly: with 141, as other commands do, if there was somebody."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "unhang", "budgets", path]
+    shell = ["sh", "-c", f'exec "$@" {output}', "sh", *command]
+    done = subprocess.run(shell, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (status, b"")

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from support import LONG, until
-from workers import serve_shared, step_by_step
+from workers import learn_as_a_crowd, serve_shared, step_by_step
 
 UNHANG = [sys.executable, "-m", "unhang"]
 
@@ -114,6 +114,41 @@ def test_a_watchdog_that_is_stopped(tmp_path, start, stopped):
     status, line = check("--address", address)
     assert status == 1
     assert "it does not answer" in line
+
+
+@pytest.mark.parametrize("output", ["> /dev/full", ">&-", ""], ids=["full", "closed", "not read"])
+def test_a_line_that_cannot_be_written(address, output):
+    """The exit status says all: it is that of the workers."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    for expected, limit in ((0, "0"), (1, "2")):
+        command = [*UNHANG, "check", "--address", address, "--min-workers", limit]
+        done = subprocess.run(
+            ["/bin/sh", "-c", f'exec "$@" {output}', "sh", *command],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            timeout=LONG,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (expected, b"")
+    os.close(writer)
+
+
+def test_workers_that_cannot_be_seen(address, start):
+    """1: with so few descriptors it is not known what they do."""
+    crowd = start(learn_as_a_crowd, address, 10)
+    crowd.heard()
+    command = [*UNHANG, "check", "--address", address, "--min-workers", "10"]
+    assert check("--address", address, "--min-workers", "10")[0] == 0
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'ulimit -n 16; exec "$@"', "sh", *command],
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "raise the limit of open files" in done.stdout
 
 
 @pytest.mark.parametrize("option", [("--max-stall", "nan"), ("--max-stall", "-1"), ("--min-workers", "x"), ("extra",)])

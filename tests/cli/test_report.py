@@ -155,3 +155,15 @@ def test_every_option_has_a_twin_in_the_environment(path):
     assert " ".join(usage.split()).count("env var: UNHANG_REPORT_") == len(options) == 3
     assert json.loads(run(path, UNHANG_REPORT_JSON="1").stdout)["id"] == samples.slow_loader().id
     assert run(path, UNHANG_REPORT_HTML="1").stdout.startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(("output", "status"), [(">&-", 0), ("", 141)], ids=["closed", "not read"])
+def test_output_that_nobody_reads(path, output, status):
+    """It ends quietly: with 141, as other commands do, if there was somebody."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "unhang", "report", path]
+    shell = ["sh", "-c", f'exec "$@" {output}', "sh", *command]
+    done = subprocess.run(shell, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (status, b"")

@@ -147,12 +147,25 @@ def test_workers_and_their_blocks(top, crowd):
     top.shows("2 workers", f"worker {pid} in 'beta'", "SIGKILL")
 
 
+def report_in(lines):
+    return re.findall(r"report [0-9a-f]{8}", "\n".join(lines))
+
+
+def stacks(top, but=()):
+    """Ask for stacks, and wait for a report that was not there before."""
+    top.type(b"t")
+    return top.until(lambda lines: report_in(lines) not in ([], but))
+
+
 def test_stacks_of_the_selected_worker(top, crowd):
     """With a key, while it goes on: where it is; back again with another one."""
     top.type(b"/gamma\r")
     top.shows_no_more("alpha")
-    top.type(b"t")
-    top.shows(f"worker {crowd[2].pid} is in 'gamma'", "step_by_step", "Esc back")
+    lines = stacks(top)
+    while not any("step_by_step" in line for line in lines):  # there is a time limit, which a busy machine may not keep
+        lines = stacks(top, but=report_in(lines))
+    assert any(f"worker {crowd[2].pid} is in 'gamma'" in line for line in lines)
+    top.shows("Esc back")
     top.type(b"\x1b")
     top.shows("2 workers filtered out")
     crowd[2].told("leave")
@@ -278,6 +291,69 @@ def test_a_watchdog_that_is_stopped(terminal, start, stopped, tmp_path):
     view.shows("LOST the watchdog", "no worker has come yet")
     os.kill(watchdog.pid, signal.SIGCONT)
     view.shows_no_more("LOST")
+
+
+def test_a_watchdog_that_is_stopped_before(terminal, start, stopped, tmp_path):
+    """It is said so while there is nothing else to show; when it goes on, so does the view."""
+    tmp_path.chmod(0o700)
+    address = str(tmp_path / "watchdog.sock")
+    watchdog = start(workers.serve_shared, address)
+    assert watchdog.heard() == "started"
+    stopped(watchdog.pid)
+    view = terminal(*TOP, "--address", address)
+    view.until(lambda lines: "does not answer" in " ".join(lines) and lines[-1] == "q quit")
+    os.kill(watchdog.pid, signal.SIGCONT)
+    view.shows("UNHANG_ADDRESS", "? help")
+
+
+def test_q_without_a_picture(terminal, start, stopped, tmp_path):
+    """Ends it as always."""
+    tmp_path.chmod(0o700)
+    address = str(tmp_path / "watchdog.sock")
+    watchdog = start(workers.serve_shared, address)
+    assert watchdog.heard() == "started"
+    stopped(watchdog.pid)
+    view = terminal(*TOP, "--address", address)
+    view.shows("q quit")
+    view.type(b"q")
+    assert view.ended() == 0
+    assert view.is_as_before
+
+
+def test_a_watchdog_that_refuses(terminal, shared_server, monkeypatch):
+    """Status 125 and its reason, with the terminal as it was."""
+    monkeypatch.setattr("unhang._watchdog.viewers.VERSION", 0)
+    view = terminal(*TOP, "--address", shared_server.address)
+    assert view.ended() == 125
+    assert view.is_as_before
+    assert b"this watchdog 0: use one of both" in view.seen.partition(LEAVES)[2].replace(b"\r\n", b"")
+
+
+def test_stacks_of_a_worker_of_the_watchdog_before(top, shared_server, crowd):
+    """While it stands still, a worker stays selected, whatever number another watchdog gives it."""
+    top.type(b"p")
+    top.shows("PAUSED")
+    shared_server.stop()
+    top.shows("LOST the watchdog")
+    shared_server.start()
+    for count, worker in enumerate(reversed(crowd), 1):
+        support.until(
+            lambda count=count: shared_server.workers >= count, lambda w=worker: w.told("enter", 600, "again")
+        )
+    top.shows_no_more("LOST")
+    top.type(DOWN + b"t")
+    top.shows(f"no stacks of worker {crowd[1].pid}: the watchdog has been started again since")
+    assert any(line.startswith(">") and "beta" in line for line in top.lines)
+    top.type(b"p")
+    top.until(lambda lines: any(line.startswith(">") and f" {crowd[1].pid} " in line and "+" in line for line in lines))
+
+
+def test_stacks_while_the_watchdog_is_lost(top, shared_server):
+    """There are none, and it is said so at once."""
+    shared_server.stop()
+    top.shows("LOST the watchdog")
+    top.type(b"t")
+    top.shows("no stacks of worker", "the watchdog is lost")
 
 
 def run(*arguments, **environment):

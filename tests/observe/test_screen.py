@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from rich.console import Console
 from rich.text import Text
 
@@ -15,7 +16,8 @@ from report import samples
 from unhang.observe.picture import Armed
 from unhang.observe.screen import Screen
 from unhang.observe.screen_plain import plain
-from unhang.observe.screen_state import SORTS, State, press
+from unhang.observe.screen_state import SORTS, State, followed, press
+from unhang.observe.screen_waiting import waiting
 from unhang.observe.screen_words import fit, fit_path, fit_scope
 
 # What keys there are, with some that mean nothing.
@@ -157,6 +159,36 @@ def test_no_workers():
     """It is said how some would come; and if a filter is to blame, how to get rid of it."""
     assert "no worker has come yet" in shown(Screen(picture([])))[3]
     assert "Esc clears it" in shown(Screen(picture([row(0)]), State(filter="none")))[3]
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_no_workers_on_a_narrow_screen(width):
+    """No word is cut, and what stands below stays where it is."""
+    lines = shown(Screen(picture([]), width=width))
+    assert "in UNHANG_ADDRESS" in " ".join(" ".join(lines).split())
+    assert max(map(len, lines)) <= width
+    assert lines.index("no incidents") == shown(Screen(picture([row(0)]), width=width)).index("no incidents")
+
+
+@given(pictures.texts, st.integers(0, 90), st.integers(0, 30))
+def test_a_screen_without_a_picture_fits(trouble, width, height):
+    """Whatever is told."""
+    lines = waiting(trouble, width, height)
+    assert len(lines) == height
+    assert all(line.cell_len <= width for line in lines)
+
+
+def test_another_watchdog_has_other_numbers():
+    """The same worker stays selected, or nobody is."""
+    seen = picture([row(0), row(1), row(2)])
+    came = replace(seen.rows[1], info=structs.replace(seen.rows[1].info, number=1))
+    again = replace(
+        seen, watchdog=structs.replace(seen.watchdog, started=7.0), rows=(came, *pictures.picture([row(3)]).rows)
+    )
+    assert followed(State(selected=2), seen, again).selected == 1
+    assert followed(State(selected=1), seen, again).selected == 0
+    assert followed(State(selected=0), seen, again).selected == 0
+    assert followed(State(selected=2), seen, seen).selected == 2
 
 
 def test_a_watchdog_that_stands_still_or_is_gone():

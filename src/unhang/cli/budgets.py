@@ -19,6 +19,7 @@ from unhang._worker.flags import says_no
 from unhang._worker.learned import default_path
 from unhang._worker.learned_file import read, reason
 from unhang.cli import options
+from unhang.cli.output import read_by_somebody
 from unhang.observe.screen_words import duration as in_few_cells
 from unhang.observe.screen_words import fit_scope
 from unhang.report.words import quoted
@@ -158,11 +159,12 @@ def budgets(
     path = default_path() if says_no(file or "") else str(file)
     learned = _read(path)
     rows = [row for scope, memory in _by_use(learned) for row in _rows(scope, memory.durations, bounds)]
-    if as_json:
-        scopes = [asdict(row) for row in rows]
-        click.echo(json.dumps({"file": path, "dropped": learned.dropped, "budgets": scopes}, indent=2))
-    else:
-        _print(rows, learned, path)
+    with read_by_somebody():
+        if as_json:
+            scopes = [asdict(row) for row in rows]
+            click.echo(json.dumps({"file": path, "dropped": learned.dropped, "budgets": scopes}, indent=2))
+        else:
+            _print(rows, learned, path)
 
 
 def _nanoseconds(seconds: float) -> int:
@@ -232,7 +234,9 @@ def _print(rows: list[Row], learned: Learned, path: str) -> None:
     if not rows:
         click.echo(f"{path} knows of no blocks yet")
         return
-    console.print(_table(rows, width), width=width, soft_wrap=False)
+    with console.capture() as captured:  # it would end this itself if nobody reads it
+        console.print(_table(rows, width), width=width, soft_wrap=False)
+    click.echo(captured.get(), nl=False)
     for line in _notes(rows, learned):
         click.echo(line)
 

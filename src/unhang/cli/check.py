@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
+from unhang._platform.limits import raise_file_limit
 from unhang.cli import options
+from unhang.cli.output import tell
 from unhang.errors import UnhangError
 
 
@@ -26,9 +28,10 @@ def check(address: str | None, quiet: bool, **limits: Any) -> None:
     the probes of Kubernetes and others: the exit status is 0 when all is well, and 1 with one line when it is not, also
     when no watchdog answers within two seconds.
     """
+    raise_file_limit()
     well, line = _found(address, limits)
     if not quiet:
-        click.echo(line)
+        tell(line)
     sys.exit(not well)
 
 
@@ -45,7 +48,7 @@ def _found(address: str | None, given: dict[str, Any]) -> tuple[bool, str]:
             picture = view.look()
         finally:
             view.close()
-    except UnhangError as error:
+    except (UnhangError, OSError) as error:
         return False, " ".join(str(error).split())
     why = health.why_not(picture, limits)
     return not why, why or health.in_words(picture, limits)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from unhang.cli.output import read_by_somebody
 from unhang.report import html, store, text
 from unhang.report.load import load
 from unhang.report.model import encode
@@ -49,12 +50,13 @@ def report(file: str | None, as_json: bool, as_html: bool, directory: str | None
         raise click.UsageError("--json and --html are two forms of one report; choose one")
     path = file or _newest(directory or store.default_directory())
     loaded = load(path)
-    if as_json:
-        _print(msgspec.json.format(encode(loaded), indent=2).decode())
-    elif as_html:
-        _print(html.render(loaded))
-    else:
-        _print(f"{text.render(loaded)}\nreport: {Path(path).absolute()}")
+    with read_by_somebody():
+        if as_json:
+            _print(msgspec.json.format(encode(loaded), indent=2).decode())
+        elif as_html:
+            _print(html.render(loaded))
+        else:
+            _print(f"{text.render(loaded)}\nreport: {Path(path).absolute()}")
 
 
 def _newest(directory: str) -> str:
@@ -70,5 +72,7 @@ def _newest(directory: str) -> str:
 
 def _print(document: str) -> None:
     """Print it as a page or JSON must be; on a terminal, in what it can show."""
+    if sys.stdout is None:
+        return  # it was closed before this began
     encoding = (sys.stdout.encoding or "utf-8") if sys.stdout.isatty() else "utf-8"
     click.echo(document.encode(encoding, "backslashreplace"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 
@@ -10,7 +9,9 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from unhang._platform.limits import raise_file_limit
 from unhang.cli import options
+from unhang.cli.output import read_by_somebody
 from unhang.observe.document import document, encode
 from unhang.observe.find import find_watchdog
 from unhang.observe.picture import Picture
@@ -20,8 +21,6 @@ from unhang.observe.viewing import View
 
 # Seconds between the two looks that a rate needs; a watchdog answers as often as that.
 _FOR_RATES = 0.5
-# As if SIGPIPE had ended it.
-_BROKEN_PIPE = 141
 
 
 @click.command()
@@ -55,26 +54,28 @@ def status(address: str | None, as_json: bool, watch: float | None) -> None:
     Rates are those of half a second, or between two looks of --watch. Exit status: 0, or 125 if there is no watchdog to
     look at, or it is gone.
     """
+    raise_file_limit()
     view = View(find_watchdog(address))
     try:
-        picture = view.look()
-        if picture.rows:
-            time.sleep(_FOR_RATES)
-            picture = view.look()
-        _print(picture, as_json=as_json)
-        while watch is not None:
-            time.sleep(watch)
-            if not as_json:
-                click.echo()
-            _print(view.look(), as_json=as_json)
-    except BrokenPipeError:
-        # Whoever read it has seen enough. What is still to be written at the exit goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(_BROKEN_PIPE)
+        with read_by_somebody():
+            _show(view, watch, as_json=as_json)
     except KeyboardInterrupt:
         sys.exit(0 if watch is not None else 130)
     finally:
         view.close()
+
+
+def _show(view: View, watch: float | None, *, as_json: bool) -> None:
+    picture = view.look()
+    if picture.rows:
+        time.sleep(_FOR_RATES)
+        picture = view.look()
+    _print(picture, as_json=as_json)
+    while watch is not None:
+        time.sleep(watch)
+        if not as_json:
+            click.echo()
+        _print(view.look(), as_json=as_json)
 
 
 def _print(picture: Picture, *, as_json: bool) -> None:

@@ -10,13 +10,15 @@ from dataclasses import replace
 
 import click
 
+from unhang._platform.limits import raise_file_limit
 from unhang.cli import options
 from unhang.cli.top_looks import Look, Looks
 from unhang.cli.top_terminal import Terminal
 from unhang.observe.picture import Picture
 from unhang.observe.screen import Screen
-from unhang.observe.screen_state import State, press
+from unhang.observe.screen_state import State, followed, press
 from unhang.observe.screen_threads import count_threads
+from unhang.observe.screen_waiting import waiting
 from unhang.observe.screen_words import name
 from unhang.report.model import Report
 
@@ -48,10 +50,12 @@ def top(address: str | None, interval: float) -> None:
         $ unhang top --address /run/user/1000/unhang/serve.sock
 
     Workers that stand out come first, then those nearest to their deadlines. The keys stand below; ? explains all.
-    Looking disturbs neither the watchdog nor its workers. Exit status: 0, or 125 if there is no watchdog to look at.
+    Looking disturbs neither the watchdog nor its workers. Exit status: 0, or 125 if there is no watchdog to look at, or
+    it refuses.
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") in _DUMB:
         raise click.ClickException("`unhang top` needs a terminal; for files and scripts there is `unhang status`")
+    raise_file_limit()
     terminal = Terminal()
     looks = Looks(address, interval, terminal.wake)
     try:
@@ -90,14 +94,27 @@ class Top:
     def _see(self, looks: Iterable[Look]) -> None:
         for look in looks:
             if look.picture is None:
-                self._alarm = f"LOST the watchdog, looking for one again: {look.trouble.splitlines()[0]}"
+                self._fail(look)
                 continue
             self._alarm = ""
             self._take_stacks(look.picture)
-            if self._picture is not None and self._picture.watchdog.started != look.picture.watchdog.started:
-                self._state = replace(self._state, selected=0)  # another watchdog has other numbers
-            if not self._state.paused or self._picture is None:
+            if self._picture is None:
+                self._picture = look.picture
+            elif not self._state.paused:
+                self._state = followed(self._state, self._picture, look.picture)
                 self._picture, self._busy = look.picture, look.busy
+
+    def _fail(self, look: Look) -> None:
+        trouble = look.trouble.splitlines()[0]
+        if self._picture is None:
+            if look.refusal is not None:
+                raise look.refusal
+            self._alarm = f"{trouble}; trying again"
+            return
+        self._alarm = f"LOST the watchdog, looking for one again: {trouble}"
+        if self._waiting:
+            self._say(f"no stacks of {self._waiting}: the watchdog is lost")
+            self._waiting = ""
 
     def _take_stacks(self, picture: Picture) -> None:
         if picture.stacks is not None:
@@ -129,7 +146,7 @@ class Top:
         self._state = replace(self._state, selected=row.info.number)
         self._waiting = name(row.info)
         self._say(f"taking the stacks of {self._waiting} …", _STACKS)
-        self._looks.ask_stacks(row.info.number)
+        self._looks.ask_stacks(screen.picture.watchdog.started, row.info.number)
 
     def _screen(self) -> Screen | None:
         if self._picture is None:
@@ -150,6 +167,7 @@ class Top:
     def _draw(self) -> None:
         screen = self._screen()
         if screen is None:
+            self._terminal.draw(waiting(self._alarm, *self._terminal.size))
             return
         threads = {} if self._state.pane else count_threads(screen.pids)
         self._terminal.draw(replace(screen, threads=threads).lines())

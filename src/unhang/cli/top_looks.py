@@ -8,12 +8,12 @@ import os
 import queue
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unhang.errors import UnhangError
 from unhang.observe.find import find_watchdog
 from unhang.observe.picture import Picture
-from unhang.observe.viewing import View
+from unhang.observe.viewing import RefusedError, View
 
 # Seconds between two attempts to find a watchdog again.
 _RETRY = 1.0
@@ -29,11 +29,13 @@ class Look:
         picture: what was seen; None if it failed.
         busy: the share of a processor that the watchdog's loop has worked since the look before; None at the first.
         trouble: why it failed.
+        refusal: that of the watchdog, if it has failed for that.
     """
 
     picture: Picture | None = None
     busy: float | None = None
     trouble: str = ""
+    refusal: RefusedError | None = None
 
 
 class Looks:
@@ -54,7 +56,7 @@ class Looks:
         self._wake = wake
         self._view: View | None = View(find_watchdog(address))
         self._seen: queue.SimpleQueue[Look] = queue.SimpleQueue()
-        self._asked: collections.deque[int] = collections.deque(maxlen=1)
+        self._asked: collections.deque[tuple[float, int]] = collections.deque(maxlen=1)
         self._soon = 0
         self._hurry = threading.Event()
         self._closed = False
@@ -70,9 +72,14 @@ class Looks:
                 looks.append(self._seen.get_nowait())
         return looks
 
-    def ask_stacks(self, number: int) -> None:
-        """Have the stacks of a worker taken: they are in a later picture."""
-        self._asked.append(number)
+    def ask_stacks(self, started: float, number: int) -> None:
+        """Have the stacks of a worker taken: a later picture has them, or says why not. A look that fails ends it.
+
+        Args:
+            started: `unhang.report.live.Watchdog.started` of the watchdog that numbered it so.
+            number: `unhang.report.live.WorkerInfo.number`.
+        """
+        self._asked.append((started, number))
         self._hurry.set()
 
     def close(self) -> None:
@@ -102,20 +109,29 @@ class Looks:
         try:
             if self._view is None:
                 self._view = View(find_watchdog(self._address))
-            if self._asked:
-                self._soon = _SOON
-                self._view.ask_stacks(self._asked.popleft())
+            refused = self._pass_on(self._view)
             picture = self._view.look()
         except (UnhangError, OSError) as error:
             self._lose()
-            return Look(trouble=str(error))
+            return Look(trouble=str(error), refusal=error if isinstance(error, RefusedError) else None)
         busy = _busy(self._before, picture)
         self._before = picture
-        return Look(picture, busy)
+        return Look(replace(picture, no_stacks=refused) if refused else picture, busy)
+
+    def _pass_on(self, view: View) -> str:
+        """Ask the watchdog for the stacks that are wanted; returns why not, if another one was meant."""
+        # Which watchdog a view is of is known from its first look on: until then, wishes wait.
+        if not self._asked or self._before is None:
+            return ""
+        started, number = self._asked.popleft()
+        if started != self._before.watchdog.started:
+            return "the watchdog has been started again since"
+        self._soon = _SOON
+        view.ask_stacks(number)
+        return ""
 
     def _lose(self) -> None:
         view, self._view, self._before = self._view, None, None
-        # Another watchdog has other numbers.
         self._asked.clear()
         if view is not None:
             view.close()

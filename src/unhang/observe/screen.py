@@ -19,7 +19,7 @@ from unhang.observe.screen_incidents import incidents
 from unhang.observe.screen_marks import Level, Mark, marks
 from unhang.observe.screen_pane import pane_lines
 from unhang.observe.screen_state import State, arranged, place_of, scrolled
-from unhang.observe.screen_words import duration, workers
+from unhang.observe.screen_words import duration, fold, workers
 from unhang.report.model import Report
 
 # From this many lines on there is room for all parts.
@@ -147,8 +147,10 @@ class Screen:
     def _table(self) -> list[Text]:
         lines = list(self._above)
         if not self.rows:
-            empty = Text(_NO_ROWS[bool(self.picture.rows)], style="dim")
-            return [*lines, empty, *[Text()] * self.capacity, *self._below]
+            told = [Text(line, style="dim") for line in fold(_NO_ROWS[bool(self.picture.rows)], self.width)]
+            # In the place of the titles, the rows, and the line about those that are not shown.
+            room = self.capacity + 2
+            return [*lines, *[*told, *[Text()] * room][:room], *self._below]
         widths = screen_columns.columns(self.picture.rows, self.width)
         lines.append(screen_columns.titles(widths))
         chosen = self.rows[self.place].info.number

@@ -84,14 +84,14 @@ def _level(row: Row, marks: Mapping[int, Mark]) -> Level:
 def footer(state: State, message: str, width: int) -> Text:
     """The keys, or what is being typed, or what is to be said."""
     if state.typing:
-        keys = "   Enter keeps it, Esc clears it"
-        return Text.assemble(("filter: ", "bold"), f"{fit(state.filter, max(8, width - 44))}▏", (keys, "dim"))
+        ends = "   Enter keeps it, Esc clears it"
+        return Text.assemble(("filter: ", "bold"), f"{fit(state.filter, max(8, width - 44))}▏", (ends, "dim"))
     if message:
         return Text(fit(message, width), style="bold")
     if state.pane:
-        return _keys([("Esc", "back"), ("↑↓", "scroll"), ("t", "again")][: 3 if state.pane == "stacks" else 2])
+        return keys([("Esc", "back"), ("↑↓", "scroll"), ("t", "again")][: 3 if state.pane == "stacks" else 2])
     chosen = fit(state.filter, 16)
-    return _keys(
+    return keys(
         [
             ("q", "quit"),
             ("↑↓", "select"),
@@ -104,8 +104,9 @@ def footer(state: State, message: str, width: int) -> Text:
     )
 
 
-def _keys(keys: Sequence[tuple[str, str]]) -> Text:
+def keys(named: Sequence[tuple[str, str]]) -> Text:
+    """What keys do."""
     text = Text()
-    for key, meaning in keys:
+    for key, meaning in named:
         text.append("  " if text else "").append(key, "bold reverse" if cell_len(key) else "").append(f" {meaning}")
     return text

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from unhang.observe.picture import Row
+from unhang.observe.picture import Picture, Row
 from unhang.observe.screen_marks import Level, Mark
+from unhang.report.live import WorkerInfo
 
 LONGEST_FILTER = 60
 
@@ -79,6 +80,19 @@ def _has(row: Row, word: str) -> bool:
 def place_of(rows: Sequence[Row], state: State) -> int:
     """The place of the selected row; 0 if it is not there."""
     return next((place for place, row in enumerate(rows) if row.info.number == state.selected), 0)
+
+
+def followed(state: State, before: Picture, now: Picture) -> State:
+    """Keep to the selected worker when another watchdog is seen, which has other numbers; else to the first row."""
+    if before.watchdog.started == now.watchdog.started:
+        return state
+    was = next((_who(row.info) for row in before.rows if row.info.number == state.selected), None)
+    found = next((row.info.number for row in now.rows if _who(row.info) == was), 0)
+    return replace(state, selected=found)
+
+
+def _who(info: WorkerInfo) -> tuple[object, ...]:
+    return info.pid, info.user, info.host, info.rank
 
 
 def scrolled(top: int, place: int, capacity: int, count: int) -> int:

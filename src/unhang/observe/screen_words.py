@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 
 from rich.cells import cell_len, set_cell_size
 
@@ -21,6 +22,11 @@ def fit(text: str, width: int) -> str:
     if cell_len(clean) <= width:
         return clean
     return f"{set_cell_size(clean, width - 1).rstrip()}…" if width > 0 else ""
+
+
+def fold(text: str, width: int) -> list[str]:
+    """The text on as many lines as it takes, of at most ``width`` characters, or 20; words stay whole."""
+    return textwrap.wrap(words.clean(text, _MOST), max(20, width), break_on_hyphens=False)
 
 
 def fit_path(text: str, width: int) -> str:

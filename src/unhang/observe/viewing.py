@@ -35,6 +35,11 @@ _AT_END = 1 << 62
 # Scopes of which it is known how long their blocks took.
 _MOST_SCOPES = 4096
 _SECOND = 1e9
+_TOO_FEW = "the pages of its workers cannot all be had here ({}): raise the limit of open files (ulimit -n)"
+
+
+class RefusedError(ViewError):
+    """A watchdog is there, and answers that it will not be looked at."""
 
 
 @dataclass(eq=False, slots=True)
@@ -86,10 +91,13 @@ class _Worker:
         return None if before is None or elapsed <= 0 else max(0, self.sequence - before) / elapsed
 
     def map(self, fd: int) -> None:
-        """Map one more page; one that cannot be read is left out."""
+        """Map one more page; one that holds nonsense is left out.
+
+        Raises:
+            OSError: there are not enough descriptors, or not enough memory.
+        """
         is_old = self.info.returned and not self.is_known
-        self.mapped += 1
-        with contextlib.suppress(OSError, ValueError, PageError):
+        with contextlib.suppress(ValueError, PageError):
             memory = memoryview(memfd.map_to_read(fd))
             if is_of_durations(memory):
                 self.durations.append(DurationReader(memory))
@@ -97,6 +105,7 @@ class _Worker:
                     self.before |= dict(self.durations[-1].scopes())
             else:
                 self.pages.append(PageReader(memory))
+        self.mapped += 1
 
     def learned(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Durations]]:
         """How long its blocks took, by scope; without what had been told to another viewer before."""
@@ -149,7 +158,8 @@ class View:
         """All as it is now.
 
         Raises:
-            ViewError: the watchdog is gone, or does not answer in time.
+            ViewError: the watchdog is gone, does not answer in time, or refuses; or not all pages of its workers can be
+                had, so that what they do is not known.
         """
         give_up = time.monotonic() + self._patience
         events: list[Event] = []
@@ -188,52 +198,65 @@ class View:
     def _ask(self, give_up: float) -> News:
         stacks, self._stacks = self._stacks, 0
         ask = Ask(serial=self._serial, revision=self._revision, stacks=stacks)
-        news, fds = self._exchange(VIEW + msgspec.json.encode(ask), give_up)
+        answer, fds, is_cut = self._exchange(VIEW + msgspec.json.encode(ask), give_up)
         try:
+            news = self._read(answer)
+            if is_cut or len(fds) < sum(info.pages for info in news.workers):
+                raise ViewError(self.address, _TOO_FEW.format(f"only {len(fds)} have come"))
             self._take(news, fds)
-            if news.missed and self._serial > 0:
-                # Some may have left meanwhile, and nobody will say so any more: all who are there are listed again.
-                self._missed += news.missed
-                self._revision, self._unlisted, self._is_listing = 0, set(self._workers), True
-            elif self._is_listing and not news.more:
-                self._is_listing = False
-                for number in self._unlisted:
-                    self._forget(number)
-                self._unlisted = set()
-            self._serial = news.serial
+        except OSError as error:
+            raise ViewError(self.address, _TOO_FEW.format(error.strerror)) from error
         finally:
             for fd in fds:
                 os.close(fd)
+        self._list_again_if_missed(news)
+        self._serial = news.serial
         return news
 
-    def _exchange(self, message: bytes, give_up: float) -> tuple[News, list[int]]:
-        fds: list[int] = []
+    def _exchange(self, message: bytes, give_up: float) -> tuple[bytes, list[int], bool]:
+        """Ask; returns the answer, the descriptors with it, and whether some of them are missing."""
         try:
             self._socket.settimeout(max(0.01, give_up - time.monotonic()))
             self._socket.send(message)
-            answer, fds, _, _ = socket.recv_fds(self._socket, _LONGEST, _MOST_DESCRIPTORS)
-            if not answer:
-                raise ViewError(self.address, "it has hung up: it ends, or is another version of unhang")
-            if answer[:1] != b"{":
-                raise ViewError(self.address, refusal(answer) or "it does not answer as a watchdog does")
-            return msgspec.json.decode(answer, type=News), fds
+            answer, fds, flags, _ = socket.recv_fds(self._socket, _LONGEST, _MOST_DESCRIPTORS)
         except TimeoutError:
             raise ViewError(self.address, "it does not answer: it is stopped, or gets no processor time") from None
-        except (OSError, ValueError, MessageError) as error:
-            for fd in fds:
-                os.close(fd)
+        except OSError as error:
             raise ViewError(self.address, f"it has hung up ({error})") from error
+        return answer, fds, bool(flags & socket.MSG_CTRUNC)
+
+    def _read(self, answer: bytes) -> News:
+        if not answer:
+            raise ViewError(self.address, "it has hung up: it ends, or is another version of unhang")
+        try:
+            if answer[:1] != b"{":
+                raise RefusedError(self.address, refusal(answer) or "it does not answer as a watchdog does")
+            return msgspec.json.decode(answer, type=News)
+        except (ValueError, MessageError) as error:
+            raise ViewError(self.address, f"it has hung up ({error})") from error
+
+    def _list_again_if_missed(self, news: News) -> None:
+        if news.missed and self._serial > 0:
+            # Some may have left meanwhile, and nobody will say so any more: all who are there are listed again.
+            self._missed += news.missed
+            self._revision, self._unlisted, self._is_listing = 0, set(self._workers), True
+        elif self._is_listing and not news.more:
+            self._is_listing = False
+            for number in self._unlisted:
+                self._forget(number)
+            self._unlisted = set()
 
     def _take(self, news: News, fds: list[int]) -> None:
         rest = list(fds)
         for info in news.workers:
             own, rest = rest[: info.pages], rest[info.pages :]
-            self._revision = info.revision
             worker = self._workers.setdefault(info.number, _Worker(info))
             worker.info = info
             for fd in own[worker.mapped :]:
                 worker.map(fd)
             worker.is_known = True
+            # Not before: what could not be mapped is asked for again.
+            self._revision = info.revision
             self._unlisted.discard(info.number)
             if info.left is not None:
                 self._forget(info.number)
