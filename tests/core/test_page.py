@@ -5,8 +5,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from support import Reentrant
 from unhang._core import page
-from unhang._core.page import DEADLINE, NEVER, SEQUENCE, PageError, PageReader, PageWriter, label, scope_bytes
+from unhang._core.page import (
+    DEADLINE,
+    NEVER,
+    SEQUENCE,
+    SMALLEST_PAGE,
+    PageError,
+    PageReader,
+    PageWriter,
+    label,
+    scope_bytes,
+)
 
 SIZE = page.SMALLEST_PAGE
 INSTANTS = st.integers(1, NEVER - 1)
@@ -245,3 +256,16 @@ def test_garbage_behind_the_header_harms_nobody(garbage, used):
     assert isinstance(reader.sequence, int)
     reader.promise(1, 2)
     reader.close()
+
+
+def test_a_slot_that_is_added_in_the_middle_of_another_one():
+    """Each gets a place of its own, and the reader sees both."""
+    memory = bytearray(SMALLEST_PAGE)
+    page = PageWriter(memory)
+    slots = []
+    page._words = Reentrant(page._words, lambda: slots.append(page.add_slot()))
+    slots.append(page.add_slot())
+    for number, slot in enumerate(slots):
+        slot[DEADLINE] = number + 1
+    reader = PageReader(memoryview(memory))
+    assert sorted(seen.deadline for seen in reader.live()) == [1, 2]

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import unhang
+from support import Reentrant
 from unhang._core.duration_pages import DurationReader, DurationWriter
 from unhang._core.durations import MOST_DURATIONS, PAGE_BYTES, bucket_of
 from unhang._core.histogram import Durations, Histogram
@@ -399,3 +400,13 @@ def test_a_bucket_says_how_long_within_a_quarter(duration):
     lowest, end = bounds_of(bucket_of(duration))
     if 5120 <= duration < 2**43:
         assert lowest <= duration < end <= lowest * 1.25
+
+
+def test_a_scope_that_is_added_in_the_middle_of_another_one():
+    """Each gets a record of its own, and whoever looks sees both."""
+    memory = bytearray(PAGE_BYTES)
+    writer = DurationWriter(memoryview(memory))
+    writer._words = Reentrant(writer._words, lambda: writer.record(b"two", 2))
+    writer.record(b"one", 1)
+    reader = DurationReader(memoryview(memory))
+    assert {scope: durations.budget for scope, durations in reader.scopes()} == {"one": 1, "two": 2}

@@ -149,9 +149,11 @@ class PageWriter:
 
     Args:
         memory: zeroed memory, `SMALLEST_PAGE` to `LARGEST_PAGE` bytes; it is kept for as long as the writer.
+        shared: whether a watchdog can get to see it.
     """
 
-    def __init__(self, memory: bytearray | memoryview) -> None:
+    def __init__(self, memory: bytearray | memoryview, *, shared: bool = True) -> None:
+        self.shared = shared
         self._bytes = memoryview(memory).cast("B")
         self._words = self._bytes.cast("q")
         self.slots = slots_in(len(self._bytes))
@@ -164,12 +166,14 @@ class PageWriter:
 
     def add_slot(self) -> memoryview | None:
         """The words of a slot that was never used, marked as not armed; None when the page is full."""
-        if self.used >= self.slots:
+        index = self.used
+        if index >= self.slots:
             return None
-        start = HEADER_WORDS + self.used * SLOT_WORDS
+        # Taken before anything is made: that may start a collection, whose finalizers arm timers too.
+        self.used = index + 1
+        start = HEADER_WORDS + index * SLOT_WORDS
         slot = self._words[start : start + SLOT_WORDS]
         slot[DEADLINE] = NEVER
-        self.used += 1
         self._words[USED] = self.used
         return slot
 
