@@ -46,7 +46,7 @@ _LOCK_PATIENCE = 0.1
 # What a stuck lock held back is on its way for so long after it was unlocked; longer if the queue's count says so: its
 # writers may get no processor. One that was killed before it wrote is counted for ever.
 _UNLOCKED = 0.05
-_UNLOCKED_MOST = 0.5
+_UNLOCKED_MOST = 2.0
 # A killed process that still runs on some processor stops within this time.
 _LAST_BREATH = 0.001
 

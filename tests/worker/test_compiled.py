@@ -422,7 +422,7 @@ actions = [
     heart.beat,
     heart.close,
     lambda: repr(heart),
-    lambda: slot.cut_off(),
+    lambda: slot.cut_off(is_ours=True),
     lambda: block.Site(None, 7, 7, None),
     lambda: block.Slot(None, None).put(None, None),
 ]

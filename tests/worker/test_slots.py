@@ -93,7 +93,7 @@ def test_a_block_is_left_while_its_slot_is_cut_off(unhang_watchdog, monkeypatch)
         return memoryview(words)
 
     monkeypatch.setattr("unhang._worker.slot.memoryview", leave, raising=False)
-    slot.cut_off()
+    slot.cut_off(is_ours=True)
     assert made
     assert slot.cell[DEADLINE] >= NEVER
 

@@ -15,9 +15,9 @@ def allow(pid: int) -> bool:
         return False
     if not restricted or pid <= 0:
         return False
-    import ctypes
-
     try:
+        import ctypes
+
         return bool(ctypes.CDLL(None).prctl(_PR_SET_PTRACER, ctypes.c_ulong(pid), 0, 0, 0) == 0)
-    except (OSError, AttributeError):
+    except (OSError, AttributeError, ImportError):  # some are built without ctypes
         return False

@@ -69,12 +69,15 @@ def _launch(address: str) -> None:
     import socket
 
     global _owned  # noqa: PLW0603 - one for a process
-    ours, theirs = os.pipe()  # the watchdog holds the reading end: it ends when the writing end is closed
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        listener.bind(address)
-        listener.listen(socket.SOMAXCONN)
-        _spawn(address, listener.fileno(), ours)
+        ours, theirs = os.pipe()  # the watchdog holds the reading end: it ends when the writing end is closed
+    except OSError as error:
+        raise NotSupportedError(_WHAT, f"it cannot be started: {error}") from error
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(address)
+            listener.listen(socket.SOMAXCONN)
+            _spawn(address, listener.fileno(), ours)
     except BaseException as error:
         os.close(theirs)
         _remove(address)
@@ -83,7 +86,6 @@ def _launch(address: str) -> None:
         raise
     finally:
         os.close(ours)
-        listener.close()
     _owned = _Owned(address, theirs)
 
 

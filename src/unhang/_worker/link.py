@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from _thread import RLock
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from mmap import mmap
 
 from unhang._core.identity import of_environment
@@ -80,6 +80,7 @@ class Link:
         self._pages: list[_Page] = []
         self._self_report: SelfReport | None = None
         self._news: list[tuple[str, dict[str, object]]] = []
+        self._was_left = 0
         # A signal handler may arm a timer in the middle of all this: hence the lock can be taken again.
         self._lock = RLock()
         self._begin()
@@ -87,10 +88,14 @@ class Link:
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._finding = False
+        self._was_left += 1
         self._is_poor = False
+        self._has_unshared = False
         self._patience = _FIRST_PATIENCE
         self._try_at = 0.0
         self._lost: str | None = None
+        self._lost_at = 0
+        self._watched: list[memoryview] = []
         self._was_connected = False
 
     def new_page(self, size: int) -> PageWriter:
@@ -100,9 +105,16 @@ class Link:
         except OSError as error:
             return self._without_memory(size, f"no memory can be shared with it: {error.strerror}, see `ulimit -n`")
         writer = PageWriter(memoryview(memory))
-        # The watchdog looks as soon as it gets the page: until then nobody is late.
-        writer.watched[0] = writer.watched[1] = time.monotonic_ns()
-        self._share(fd, memory)
+        with self._lock:
+            self._notice_back()
+            if self._lost is None:
+                # The watchdog looks as soon as it gets the page: until then nobody is late.
+                writer.watched[0] = writer.watched[1] = time.monotonic_ns()
+            self._share(fd, memory)
+            self._watched.append(writer.watched)
+            if self._connection is None:
+                # Whoever arms here asks again, at once.
+                writer.watched[0] = writer.watched[1] = 0
         return writer
 
     def new_durations(self, size: int) -> DurationWriter | None:
@@ -124,7 +136,8 @@ class Link:
             try:
                 self._hand_over(fd)
             except BaseException:
-                self._pages.remove(page)
+                if page in self._pages:  # and was not left by a signal handler
+                    self._pages.remove(page)
                 page.close()
                 raise
 
@@ -134,38 +147,45 @@ class Link:
             self._is_poor = True
             self._try_at = time.monotonic() + _PAUSE
             self._is_lost(reason)
-        return PageWriter(bytearray(size))
+            self._has_unshared = True
+        return PageWriter(bytearray(size), shared=False)
 
     def _hand_over(self, fd: int) -> None:
         if self._connection is not None and not self._connection.send(PAGE, [fd]):
             self._drop()
-        elif self._connection is None:
+            # Who gets a new page is told by nothing else that nobody sees it.
+            self._try_at = 0.0
+        if self._connection is None:
             self._look_for()
+        if self._is_poor and self._connection is not None:
+            self._is_poor = False
+            if self._lost is not None:
+                self._is_back()
 
     def attend(self, watched: memoryview, deadline: int) -> bool:
         """See `Channel.attend`. A thread does not wait here for another one that looks for the watchdog."""
-        if not self._lock.acquire(blocking=False):
+        if self._finding:
             return True
-        try:
+        # Not by acquire(): a KeyboardInterrupt right behind that call would leave it locked.
+        with self._lock:
             return self._attend(watched, deadline)
-        finally:
-            self._lock.release()
 
     def _attend(self, watched: memoryview, deadline: int) -> bool:
         wake, looked = watched
+        self._notice_back()
         if deadline < wake and self._connection is not None:
             if self._connection.send(KICK):
                 # Later deadlines need no kick of their own; see the facts in unhang._core.page.
                 watched[0] = deadline
-                if self._lost is not None and time.monotonic_ns() - looked < STALE:
-                    self._is_back()
                 return True
             self._drop()
-        unseen = time.monotonic_ns() - looked
-        if self._connection is None or unseen > STALE:
+        now = time.monotonic_ns()
+        unseen = now - (looked or self._lost_at or now)  # 0: nobody has seen this page
+        if self._connection is None or unseen > STALE or self._has_unshared:
             if not all(page.descriptor.is_ours() for page in self._pages):
                 return False
-            if self._is_poor and time.monotonic() > self._try_at:
+            if self._has_unshared and time.monotonic() > self._try_at:
+                self._has_unshared = False
                 return False
             self._look_for(unseen)
         return True
@@ -178,6 +198,7 @@ class Link:
         """
         try:
             with self._lock:
+                self._notice_back()
                 if self._connection is None or not self._connection.is_alive():
                     self._find()
                 return self._lost
@@ -200,9 +221,9 @@ class Link:
     def _find(self) -> None:
         if self._finding:
             return
-        self._finding = True
-        began = time.monotonic()
         try:
+            self._finding = True
+            began = time.monotonic()
             self._connect()
         except NotWatchedError as error:
             took = time.monotonic() - began
@@ -218,14 +239,37 @@ class Link:
 
     def _connect(self) -> None:
         self._drop()
+        if not all(page.descriptor.is_ours() for page in self._pages):
+            raise NotWatchedError("descriptors of this process were closed behind its back; the next block gets others")
+        was_left = self._was_left
         pages = [page.descriptor.fd for page in self._pages]
-        if self._self_report is None or not self._self_report.is_usable():
-            self._self_report = SelfReport()
+        report = self._report()
         identity = of_environment(os.environ, socket.gethostname())
         flags = self._flags | (WAS_LOST if self._was_connected or self._lost is not None else 0)
-        greeting = hello(flags, self._self_report.number, identity)
+        connection = self._connection = self._reach(hello(flags, report.number, identity), pages)
+        if self._was_left != was_left:  # by a signal handler: what was handed over is not used any more
+            if connection.stack_file >= 0:
+                os.close(connection.stack_file)
+            self._connect()
+            return
+        self._was_connected = True
+        if connection.stack_file >= 0:
+            report.write_to(connection.stack_file)
+        # A signal handler may have added some meanwhile.
+        for page in self._pages[len(pages) :]:
+            connection.send(PAGE, [page.descriptor.fd])
+
+    def _report(self) -> SelfReport:
+        report = self._self_report
+        if report is None or not report.is_usable():
+            if report is not None:
+                report.close()
+            report = self._self_report = SelfReport()
+        return report
+
+    def _reach(self, greeting: bytes, pages: Sequence[int]) -> Connection:
         try:
-            self._connection = Connection(self.address, greeting, pages, self._patience)
+            return Connection(self.address, greeting, pages, self._patience)
         except NotWatchedError as error:
             if not error.nobody or self._revive is None:
                 raise
@@ -233,16 +277,18 @@ class Link:
                 self._revive(self.address)
             except NotSupportedError as failure:
                 raise NotWatchedError(failure.reason) from failure
-            self._connection = Connection(self.address, greeting, pages, _FIRST_PATIENCE)
-        self._was_connected = True
-        if self._connection.stack_file >= 0:
-            self._self_report.write_to(self._connection.stack_file)
-        # A signal handler may have added some meanwhile.
-        for page in self._pages[len(pages) :]:
-            self._connection.send(PAGE, [page.descriptor.fd])
+            return Connection(self.address, greeting, pages, _FIRST_PATIENCE)
+
+    def _notice_back(self) -> None:
+        """The watchdog had not looked for too long, and has looked since."""
+        if self._lost is None or self._connection is None or self._is_poor:
+            return
+        if any(watched[1] > self._lost_at for watched in self._watched):
+            self._is_back()
 
     def _is_back(self) -> None:
         self._lost = None
+        self._lost_at = 0
         fields: dict[str, object] = {"event": "watchdog back", "pid": os.getpid(), "address": self.address}
         self._news.append((f"the watchdog at {self.address} is back; all timers are watched again", fields))
 
@@ -250,6 +296,7 @@ class Link:
         """Say so, once per outage."""
         first = self._lost is None
         self._lost = reason
+        self._lost_at = time.monotonic_ns()
         error = WatchdogLostError(self.address, reason)
         if self._raises:
             raise error

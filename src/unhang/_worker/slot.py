@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from unhang._core.page import SEQUENCE, SLOT_BYTES, read_scope, scope_bytes
+from unhang._core.page import DEADLINE, NEVER, SEQUENCE, SLOT_BYTES, read_scope, scope_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,9 +77,17 @@ class SlotBase:
         # Neither early nor late: whoever restarts this has nothing to tell a watchdog.
         self._place(copy, UNWATCHED)
 
-    def cut_off(self) -> None:
-        """In a forked child: go on with a copy, which nobody watches. The page is the parent's."""
+    def cut_off(self, *, is_ours: bool) -> None:
+        """Go on with a copy, which nobody watches.
+
+        Args:
+            is_ours: whether the page is this process's. It is left with no timer armed then, since it may be watched
+                for a while; in a forked child it is the parent's.
+        """
+        cell = self.cell
         self._take_along(memoryview(bytearray(SLOT_BYTES)).cast("q"))
+        if is_ours:
+            cell[DEADLINE] |= NEVER
         free, self.free = self.free, []
         self.spare = []
         # Also where nobody would look for it: a block that is armed later must not be given this slot.

@@ -6,7 +6,7 @@ import os
 import weakref
 from _thread import RLock, get_native_id
 
-from unhang._core.page import DEADLINE, LARGEST_PAGE, MOST_TIMERS, NEVER, SMALLEST_PAGE, PageWriter, label
+from unhang._core.page import LARGEST_PAGE, MOST_TIMERS, SMALLEST_PAGE, PageWriter, label
 from unhang._worker import implementation
 from unhang.errors import TooManyTimersError
 
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
         def attend(self, watched: memoryview, deadline: int) -> bool:
             """The watchdog may not look in time for this deadline: tell it, or find it.
 
-            Returns False when the pages cannot be handed over any more, and new ones are needed.
+            Returns False when pages cannot be handed over: those that are not shared, or if there is none, any of them.
+            New ones are needed in their place.
 
             Raises:
                 WatchdogLostError: nobody is watching, and the client was told to raise.
@@ -175,9 +176,26 @@ class Slots:
         """See `Channel.attend`."""
         try:
             if not self.channel.attend(watched, deadline):
-                self.close()
+                self._give_up_pages()
         finally:
             self.channel.tell()
+
+    def _give_up_pages(self) -> None:
+        """Those that nobody can get to see are given up; if there is none, all of them are."""
+        with self._lock:
+            given_up = [page.watched for page in self._pages if not page.shared]
+            if not given_up:
+                self.start_over()
+                return
+            self._pages = [page for page in self._pages if page.shared]
+            self._idle()
+            for slot in list(self._living):
+                if hasattr(slot, "cell") and _is_any(slot.watched, given_up):
+                    slot.cut_off(is_ours=True)
+            spare = self._spare  # the slots hold it, too
+            for index in reversed(range(len(spare))):
+                if _is_any(spare[index][1], given_up):
+                    del spare[index]
 
     def retire(self, slot: SlotBase) -> None:
         """Let the slot, once it is given back, be labelled anew."""
@@ -197,8 +215,9 @@ class Slots:
     def _unused_place(self) -> Place | None:
         if not self._pages:
             return None
-        cell = self._pages[-1].add_slot()
-        return None if cell is None else (cell, self._pages[-1].watched)
+        page = self._pages[-1]
+        cell = page.add_slot()
+        return None if cell is None else (cell, page.watched)
 
     def _idle_place(self) -> Place | None:
         self._idle()
@@ -215,11 +234,12 @@ class Slots:
 
     def _new_place(self) -> Place:
         # Each page twice as large as the one before: a few pages hold as many timers as anybody arms.
-        size = SMALLEST_PAGE << len(self._pages)
+        pages = self._pages  # a signal handler may leave them
+        size = SMALLEST_PAGE << len(pages)
         if size > LARGEST_PAGE:
             raise TooManyTimersError(MOST_TIMERS)
         page = self.channel.new_page(size)
-        self._pages.append(page)
+        pages.append(page)
         cell = page.add_slot()
         assert cell is not None  # noqa: S101 - for the type checker: the page is new
         return cell, page.watched
@@ -234,7 +254,9 @@ class Slots:
         if not self._lock.acquire(blocking=False):
             return  # a thread is about to arm one
         try:
-            if not any(hasattr(slot, "cell") and slot.cell[DEADLINE] < NEVER for slot in list(self._living)):
+            living = list(self._living)
+            idle = {id(slot) for free in {id(slot.free): slot.free for slot in living}.values() for slot in free}
+            if all(id(slot) in idle for slot in living if hasattr(slot, "cell")):
                 self.start_over()
         finally:
             self._lock.release()
@@ -242,21 +264,30 @@ class Slots:
     def after_fork(self) -> None:
         """In a forked child: nothing of the parent's is touched."""
         self._lock = RLock()  # a thread may hold the old one that is not there any more
-        self.start_over()
+        self.start_over(is_ours=False)
 
-    def start_over(self) -> None:
-        """With the lock: what is armed goes on unwatched, the next arming begins anew."""
+    def start_over(self, *, is_ours: bool = True) -> None:
+        """With the lock: what is armed goes on unwatched, the next arming begins anew.
+
+        Args:
+            is_ours: whether the pages are this process's, and not those of the one that has forked it.
+        """
         living = self._living
         self._begin()
         for slot in list(living):
             if hasattr(slot, "cell"):  # else it is about to get one
-                slot.cut_off()
+                slot.cut_off(is_ours=is_ours)
         for site in list(self.sites.values()):
             site.free = []
         for learning in (self._pupils, self._starting):
             if learning is not None:
                 learning.start_over()
         self.channel.abandon()
+
+
+def _is_any(one: memoryview, others: list[memoryview]) -> bool:
+    """Whether it is one of these objects: memory that looks alike is not the same."""
+    return any(one is other for other in others)
 
 
 def _pupils(slots: Slots, made_of: Any) -> Pupils:
