@@ -22,7 +22,7 @@ from unhang._core.messages import MOST_DESCRIPTORS, PAGE
 from unhang._core.page import LARGEST_PAGE, MOST_BYTES, SMALLEST_PAGE, PageWriter
 
 # Seconds until a sibling is due, and until another one is but has left its block.
-_DUE, _LEAVES = 3.0, 2.5
+_DUE, _LEAVES = 3.5, 1.5
 # Seconds for which a closing descriptor may keep who closes it.
 _LINGER = 8
 

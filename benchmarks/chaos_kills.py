@@ -24,7 +24,7 @@ HANGS = 20
 def killed_at_random(stage: Stage) -> Outcome:
     """A thousand workers are killed while they connect, arm and disarm: what becomes of the others?"""
     server = stage.serve()
-    siblings = [stage.worker(hang_when_told, 1.0), stage.worker(finish_when_told, 1.0)]
+    siblings = [stage.worker(hang_when_told, 2.5), stage.worker(finish_when_told, 2.5)]
     for sibling in siblings:
         sibling.hear()
     wait_until(lambda: bool(server.ask(holdings).workers == len(siblings)), "the siblings at the server")

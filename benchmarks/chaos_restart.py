@@ -24,7 +24,7 @@ def killed_and_restarted(stage: Stage) -> Outcome:
     old = stage.serve()
     hang = [stage.worker(_arm_inner_and_hang, after) for after in (8.0, 8.5)]
     hang += [stage.worker(_arm_all_the_time, 9.0), stage.worker(_hang_between, 1.0)]
-    innocents = [stage.worker(finish_when_told, 2.0), stage.worker(_arm_inner_and_leave, 8.0)]
+    innocents = [stage.worker(finish_when_told, 2.5), stage.worker(_arm_inner_and_leave, 8.0)]
     for worker in [*hang, *innocents]:
         worker.hear()
     _kill(old)

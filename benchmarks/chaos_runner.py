@@ -25,6 +25,8 @@ from chaos_stage import Outcome, Verdict
 
 # Seconds for one scenario, the import of the implementation included.
 HARD_LIMIT = 90.0
+# How often a scenario is played that goes wrong itself, and so says nothing.
+TRIES = 3
 _DIRECTOR = Path(__file__).with_name("chaos_director.py")
 
 
@@ -69,7 +71,7 @@ def why_not(scenario: Scenario) -> str | None:
 
 
 def run(scenario: Scenario, implementation: str) -> tuple[Outcome, float]:
-    """The outcome, and the seconds that it took. Thread-safe."""
+    """The outcome, and the seconds that it took; a scenario that is broken is played again. Thread-safe."""
     play = scenario.play_for(implementation)
     if isinstance(play, str):
         return Outcome(Verdict.NO_SUCH_THING, play), 0.0
@@ -77,8 +79,11 @@ def run(scenario: Scenario, implementation: str) -> tuple[Outcome, float]:
     if reason is not None:
         return Outcome(Verdict.NOT_PROVOKED, f"not provoked: {reason}"), 0.0
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        outcome = _run_in(Path(folder), scenario, implementation)
+    for _ in range(TRIES):
+        with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+            outcome = _run_in(Path(folder), scenario, implementation)
+        if outcome.verdict is not Verdict.BROKEN:
+            break
     return outcome, time.monotonic() - started
 
 

@@ -40,8 +40,8 @@ _GARBAGE: dict[str, Callable[[], tuple[bytes, list[int]]]] = {
 def bad_messages(stage: Stage) -> Outcome:
     """One process sends all kinds of bad messages while others are watched."""
     server = stage.serve()
-    innocents = [stage.worker(leave_in_time, 2.5, 2.0) for _ in range(3)]
-    hung = stage.hung(2.5)
+    innocents = [stage.worker(leave_in_time, 3.5, 1.5) for _ in range(3)]
+    hung = stage.hung(3.5)
     server.await_timers(4)
     taken: list[str] = stage.worker(_send_garbage).hear()
     if taken:
@@ -64,11 +64,11 @@ def _send_garbage(stage: Stage, pipe: Connection) -> None:
 def stopped_in_handshake(stage: Stage, said: bytes) -> Outcome:
     """A worker connects, says so much of its first words, and is stopped; others go on."""
     server = stage.serve()
-    innocent = stage.worker(leave_in_time, 2.0, 1.5)
+    innocent = stage.worker(leave_in_time, 3.0, 1.0)
     stopped = stage.worker(_connect_and_stop, said)
     stopped.hear()
     stopped.await_stop()
-    return watched_on(server, [stage.hung(1.5)], [innocent, stopped])
+    return watched_on(server, [stage.hung(3.0)], [innocent, stopped])
 
 
 def _connect_and_stop(stage: Stage, said: bytes, pipe: Connection) -> None:

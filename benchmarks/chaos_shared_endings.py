@@ -5,25 +5,31 @@ All of them are gone within the grace and a second more, from the first signal o
 
 from __future__ import annotations
 
+import collections
 import os
 import signal
+import threading
 import time
 from multiprocessing.connection import Connection
 from typing import Any
+from unittest import mock
 
 import chaos_trees
 from chaos_shared_stage import EVIDENCE, GRACE, SharedStage, leave_in_time, none_else
 from chaos_stage import HANG, BrokenScenarioError, Outcome, Server, Stage, Worker, failed, idle, sessions, wait_until
+from unhang._watchdog import incidents
+from unhang._watchdog.evidence import gather
 
 # Seconds behind the grace within which everybody has to be gone; and for the first signal, on a busy machine.
 _MORE = 1.0
 _BUSY = 0.5
-# Workers that leave their block so many seconds behind its deadline, while evidence about them is gathered.
+# Workers that leave their block behind its deadline, while evidence about them is gathered.
 LATE_LEAVERS = 5
-_LATE = 0.01
 
 # In the server's process: what it told, to whom that happened, and when.
 _told: list[tuple[str, int | None, float]] = []
+# There too: of whom there is evidence, which is handed on once the worker has left its block.
+_looked_at: collections.defaultdict[int, threading.Event] = collections.defaultdict(threading.Event)
 
 
 def note(event: str, pid: int | None, _timers: list[Any]) -> None:
@@ -178,18 +184,46 @@ def _enter_group(stage: Stage, group: int, pipe: Connection) -> None:
 
 
 def leaves_late(stage: SharedStage) -> Outcome:
-    """Blocks end ten milliseconds behind their deadlines, while evidence is gathered."""
+    """Blocks end behind their deadlines, while evidence is gathered."""
     server, innocents = serve(stage)
+    server.ask(_hold_evidence)
     late = []
     for number in range(LATE_LEAVERS):
         late.append(stage.worker(_leave_late, f"job {number}", 0.3))
-        late[-1].hear()
-        if first_signal(server, late[-1]) is not None:
-            raise BrokenScenarioError("the evidence was there before the block was left")
-    wait_until(lambda: all(_is_told(server, "near miss", worker) for worker in late), "near misses", limit=EVIDENCE)
+        _have_it_leave(server, late[-1])
+    wait_until(lambda: all(_is_told(server, "near miss", worker) for worker in late), "near misses")
     # A report that says so is made behind that.
-    wait_until(lambda: _outcomes(stage) == ["spared"] * LATE_LEAVERS, "reports of near misses alone", limit=EVIDENCE)
+    wait_until(lambda: _outcomes(stage) == ["spared"] * LATE_LEAVERS, "reports of near misses alone")
     return none_else(server, [*innocents, *late], f"near misses, told and reported: {LATE_LEAVERS} of {LATE_LEAVERS}")
+
+
+def _have_it_leave(server: Server, worker: Worker) -> None:
+    """Have the worker leave its block while evidence about it is held, and let that be handed on."""
+    wait_until(lambda: bool(server.ask(_is_looked_at, worker.pid)), "a look at the worker")
+    worker.pipe.send("leave")
+    worker.hear()
+    if first_signal(server, worker) is not None:
+        raise BrokenScenarioError("the time for evidence was over before the block was left")
+    server.ask(_hand_on_evidence, worker.pid)
+
+
+def _hold_evidence(_server: Any) -> None:
+    """Asked in the server's process: evidence is gathered, and then held until it may be handed on."""
+
+    def gather_and_hold(subject: Any, **options: Any) -> Any:
+        evidence = gather(subject, **options)
+        _looked_at[subject.handle.pid].wait(HANG)
+        return evidence
+
+    mock.patch.object(incidents, "gather", gather_and_hold).start()
+
+
+def _is_looked_at(_server: Any, pid: int) -> bool:
+    return pid in _looked_at
+
+
+def _hand_on_evidence(_server: Any, pid: int) -> None:
+    _looked_at[pid].set()
 
 
 def _outcomes(stage: SharedStage) -> list[str]:
@@ -201,5 +235,5 @@ def _leave_late(stage: Stage, job: str, after: float, pipe: Connection) -> None:
     client = stage.client()
     client.connect()
     with stage.api.expires(after=after, scope="late", client=client):
-        time.sleep(after + _LATE)
+        pipe.recv()
     idle(stage, pipe)

@@ -57,7 +57,7 @@ def test_a_command_that_hangs_is_killed():
     assert done.returncode == 124
     lines = done.stderr.splitlines()
     assert len(lines) <= 21
-    assert re.match(r"unhang: worker \d+ hangs in 'stuck' for 0\.\d+ s: sleep, <string>:", lines[0])
+    assert re.match(r"unhang: worker \d+ hangs in 'stuck' for \d+\.?\d* s: sleep, <string>:", lines[0])
     assert Path(lines[-1].removeprefix("report: ")).is_file()
 
 
@@ -133,25 +133,40 @@ def test_a_log_that_nobody_reads_does_not_delay_kills():
     os.close(writer)
 
 
-def test_observing_kills_nobody():
+def test_observing_kills_nobody(tmp_path):
     """--observe tells what expires, in time and in the budget, and the command has its own status."""
-    code = "import time, unhang\nwith unhang.expires(0.2, 'slow'): time.sleep(0.6)\nraise SystemExit(3)"
-    done = run("--observe", "--after", "0.4", "--", *python(code))
+    # It goes on until both were told, and for a while.
+    code = """
+import pathlib, time, unhang
+give_up = time.monotonic() + 30
+with unhang.expires(0.2, "slow"):
+    while pathlib.Path(LOG).read_text().count("only observed") < 2 and time.monotonic() < give_up:
+        time.sleep(0.01)
+    time.sleep(0.3)
+raise SystemExit(3)
+"""
+    log = tmp_path / "log"
+    with log.open("w") as stderr:
+        command = [*UNHANG, "run", "--observe", "--after", "0.4", "--", *python(code.replace("LOG", repr(str(log))))]
+        done = subprocess.run(command, stderr=stderr, timeout=60, check=False)
     assert done.returncode == 3
-    assert done.stderr.count("only observed") == 2
+    assert log.read_text().count("only observed") == 2
 
 
 def test_options_can_be_set_in_the_environment():
     """UNHANG_AFTER, UNHANG_OBSERVE, UNHANG_EXPECT_TIMERS."""
     assert run("--", "sleep", "600", UNHANG_AFTER="0.3").returncode == 124
-    assert "observed" in run("--", "sleep", "0.5", UNHANG_AFTER="0.2", UNHANG_OBSERVE="1").stderr
-    assert "NOTHING IS WATCHED" in run("--", "sleep", "2.5", UNHANG_EXPECT_TIMERS="0.2").stderr
+    watched = run("--", "sleep", "2.5", UNHANG_AFTER="0.2", UNHANG_OBSERVE="1", UNHANG_EXPECT_TIMERS="0.2")
+    assert "only observed" in watched.stderr
+    assert "NOTHING IS WATCHED" in watched.stderr
 
 
 def test_timers_that_were_expected_and_armed():
     """Nothing is said when somebody has armed one, though it is gone again."""
     code = "import time, unhang\nwith unhang.expires(60): pass\ntime.sleep(2.5)"
-    assert run("--expect-timers", "0.5", "--", *python(code)).stderr == ""
+    said = run("--expect-timers", "0.5", "--", *python(code)).stderr
+    # A machine that is busy makes the watchdog oversleep at any time.
+    assert [line for line in said.splitlines() if "overslept" not in line] == []
 
 
 @pytest.mark.parametrize("arguments", [[], ["--after", "-1", "--", "true"], ["--nonsense"]])
@@ -162,13 +177,14 @@ def test_failures_of_ours_are_125(arguments):
     assert done.stderr
 
 
-def test_what_the_command_leaves_behind_is_ended():
+def test_what_the_command_leaves_behind_is_ended(tmp_path):
     """An orphan that ignores SIGTERM, and its child, are gone when `unhang run` is."""
-    done = run("--", "sh", "-c", "(trap '' TERM; sleep 600 & echo $!; sleep 601) & sleep 0.3; exit 4")
+    note = tmp_path / "note"
+    leaves = "(trap '' TERM; sleep 600 & echo $! >$NOTE; sleep 601) & until [ -s $NOTE ]; do sleep 0.01; done; exit 4"
+    done = run("--", "sh", "-c", leaves, NOTE=str(note))
     assert done.returncode == 4
     assert "left behind" in done.stderr
-    pid = int(done.stdout)
-    assert not Path(f"/proc/{pid}").exists()
+    assert not Path(f"/proc/{int(note.read_text())}").exists()
 
 
 def test_signals_reach_the_command():
@@ -225,8 +241,10 @@ class Terminal:
         while text.encode() not in self.seen:
             if not select.select([self.fd], [], [], max(0, give_up - time.monotonic()))[0]:
                 return False
-            with contextlib.suppress(OSError):
+            try:
                 self.seen += os.read(self.fd, 1000)
+            except OSError:  # its process has ended
+                return False
         self.seen = self.seen.partition(text.encode())[2]
         return True
 
@@ -436,9 +454,9 @@ def test_a_tree_is_ended_and_the_rest_of_the_command_is_not(tmp_path):
     note = tmp_path / "note"
     worker = f"""
 import subprocess, time, unhang
+child = subprocess.Popen(["sleep", "600"])
+open({str(note)!r}, "w").write(str(child.pid))
 with unhang.expires(0.3, "stuck"):
-    child = subprocess.Popen(["sleep", "600"])
-    open({str(note)!r}, "w").write(str(child.pid))
     time.sleep(600)
 """
     code = f"""

@@ -65,6 +65,7 @@ def test_a_client_goes_on_with_the_next_server(timer, client, server):
     """After a server has gone and another has come, arming and disarming work again."""
     server.start()
     with timer.expires(60, client=client):
+        until(lambda: server._request_count == 1)
         server.stop()
     server.start()
     with timer.expires(60, client=client):

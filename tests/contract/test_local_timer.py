@@ -42,10 +42,10 @@ def server(timer, queue):
 
 
 def put(queue, *requests):
-    """Put requests and wait until they have left the queue's thread."""
+    """Put requests and wait until the queue's thread has written them all, and waits for more."""
     for item in requests:
         queue.put(item)
-    until(lambda: not queue._buffer and queue._poll())
+    until(lambda: queue._notempty._waiters)
 
 
 def test_get(requests, queue):

@@ -60,14 +60,14 @@ def test_no_worker_is_killed_early(served, start):
     worker = start(workers.sleep_in_block, client, 0.3)
     entered = worker.heard()
     assert worker.ended() == -signal.SIGKILL
-    # The worker says so right behind the arming, which is where the 0.3 s begin.
-    assert time.monotonic() - entered > 0.3 - 0.05
+    # The worker looks at the clock before the arming, which is where the 0.3 s begin.
+    assert time.monotonic() - entered > 0.3
 
 
 def test_a_stopped_worker_is_killed(served, start, stopped):
     """SIGSTOP does not protect a worker."""
     _, client = served
-    worker = start(workers.arm_and_wait, client, 0.3)
+    worker = start(workers.arm_and_wait, client, 2)
     assert worker.heard() == "armed"
     stopped(worker.pid)
     assert worker.ended() == -signal.SIGKILL
@@ -141,13 +141,12 @@ def test_a_server_that_was_stopped_for_long_kills_nobody_who_was_in_time(start, 
     watchdog = start(workers.serve_fifo, pipe_path)
     watchdog.heard()
     client = unhang.FileTimerClient(pipe_path)
-    worker = start(workers.arm_and_wait, client, 0.5)
+    worker = start(workers.arm_and_wait, client, 2)
     assert worker.heard() == "armed"
     stopped(watchdog.pid)
-    expired = time.monotonic() + 0.6
+    expired = time.monotonic() + 2.1
     client._send_request(unhang.FileTimerRequest(worker.pid, "scope", -1))
-    while time.monotonic() < expired:
-        os.sched_yield()
+    until(lambda: time.monotonic() > expired)
     os.kill(watchdog.pid, signal.SIGCONT)
     other = start(workers.sleep_in_block, client, 0.1)
     assert other.ended() == -signal.SIGKILL
