@@ -154,10 +154,12 @@ class Gate:
     name = "gate"
 
     def __init__(self):
+        self.reached = threading.Event()
         self.opened = threading.Event()
         self.lines = []
 
     def write(self, line):
+        self.reached.set()
         self.opened.wait()
         self.lines.append(json.loads(line))
 
@@ -174,7 +176,7 @@ def test_events_that_come_too_fast_are_counted(monkeypatch, caplog):
     monkeypatch.setattr(json_lines, "target_of", lambda name: gate)
     sink = JsonLines("gate")
     sink(EVENT)
-    until(lambda: not sink._waiting.qsize())
+    assert gate.reached.wait(30)
     for _ in range(4096 + 10):
         sink(EVENT)
     gate.opened.set()
