@@ -79,6 +79,11 @@ def forever(action):
         action()
 
 
+def in_time(kinds):
+    """Kinds of events, without those that say that the machine was paused or busy."""
+    return [kind for kind in kinds if kind != "overslept"]
+
+
 class Reentrant:
     """Memory whose first slice is made while a finalizer, or a signal handler, wants one too."""
 

@@ -173,7 +173,7 @@ def test_stacks_of_the_selected_worker(top, crowd):
 
 def test_keys(top, crowd):
     """Select, sort, filter, pause, help."""
-    first, second, third = (str(worker.pid) for worker in crowd)
+    first, second, third = map(str, sorted(worker.pid for worker in crowd))
     top.type(b"s" * 4)
     top.shows("sort: pid")
     top.until(lambda lines: lines[4].startswith(">") and lines[4].split()[2] == first)
@@ -255,14 +255,11 @@ def test_job_control(terminal, shared_server, crowd):
 def test_another_size(top):
     """It is drawn anew at once, and never beyond."""
     top.resize(120, 30)
-    lines = top.until(lambda lines: len(lines) == 30)
-    assert max(map(len, lines)) > 80
+    top.until(lambda lines: len(lines) == 30 and max(map(len, lines)) > 80)
     top.resize(40, 8)
-    lines = top.until(lambda lines: len(lines) == 8)
-    assert max(map(len, lines)) <= 40
+    top.until(lambda lines: len(lines) == 8 and max(map(len, lines)) <= 40)
     top.resize(9, 2)
-    lines = top.until(lambda lines: len(lines) == 2)
-    assert max(map(len, lines)) <= 9
+    top.until(lambda lines: len(lines) == 2 and max(map(len, lines)) <= 9)
 
 
 def test_a_watchdog_that_goes_and_comes(top, shared_server, crowd):
