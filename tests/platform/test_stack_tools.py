@@ -1,5 +1,6 @@
 """py-spy and the worker's own handler, with real workers."""
 
+import functools
 import os
 import signal
 import stat
@@ -90,6 +91,26 @@ def test_a_stopped_worker_is_continued_for_its_stacks(handler):
     handle.send(signal.SIGSTOP)
     os.waitid(os.P_PID, worker.pid, os.WSTOPPED)
     assert from_faulthandler(stack_signal.stacks(worker.pid, SIGNAL, memory, sender(handle), ENOUGH))
+
+
+@pytest.mark.parametrize("is_ready", [True, False])
+def test_a_worker_that_gets_no_processor_has_more_time(handler, monkeypatch, is_ready):
+    """Its handler runs when it gets some; one that waits for something else has had its time."""
+    worker, handle, memory = handler()
+    monkeypatch.setattr(stack_signal, "_is_ready", lambda _: is_ready)
+    late = threading.Timer(0.3, handle.send, [SIGNAL])
+
+    def send(_):
+        late.start()
+        return True
+
+    look = functools.partial(stack_signal.stacks, worker.pid, SIGNAL, memory, send, 0.05, starved=ENOUGH)
+    if is_ready:
+        assert from_faulthandler(look())
+    else:
+        with pytest.raises(stack_signal.StackSignalError, match="did not run"):
+            look()
+    late.join()
 
 
 @pytest.mark.parametrize(

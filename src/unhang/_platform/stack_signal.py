@@ -22,7 +22,9 @@ class StackSignalError(Exception):
     """There are no stacks; the message says why."""
 
 
-def stacks(pid: int, number: int, memory: int, send: Callable[[int], bool], budget: float) -> bytes:
+def stacks(
+    pid: int, number: int, memory: int, send: Callable[[int], bool], budget: float, starved: float = 0.0
+) -> bytes:
     """What the handler of a worker writes when it gets a signal.
 
     The signal interrupts what the worker waits in: only for one that is about to be killed. A stopped one is continued.
@@ -33,11 +35,12 @@ def stacks(pid: int, number: int, memory: int, send: Callable[[int], bool], budg
         memory: our descriptor of the memory that its handler writes into.
         send: sends it a signal, unless that is not allowed any more; says whether it did.
         budget: seconds.
+        starved: seconds, if more, for one that waits for a processor: it runs its handler when it gets some.
 
     Raises:
         StackSignalError: it was not sent, since it would kill the worker or be lost; or nothing came.
     """
-    give_up = time.monotonic() + budget
+    began = time.monotonic()
     try:
         blocked = _check(pid, number, memory)
         _blank(memory)
@@ -45,7 +48,7 @@ def stacks(pid: int, number: int, memory: int, send: Callable[[int], bool], budg
             raise StackSignalError("it could not be signalled for its stacks")
         if _live_status(pid)[b"State"][:1] == b"T":
             send(signal.SIGCONT)
-        while time.monotonic() < give_up:
+        while (waited := time.monotonic() - began) < budget or (waited < starved and _is_ready(pid)):
             # First the text, then whether the handler still runs: a text that is there before is whole.
             written = os.pread(memory, 1, 0) not in (b"", b"\0")
             if not _runs(pid, number, blocked) and written:
@@ -56,7 +59,7 @@ def stacks(pid: int, number: int, memory: int, send: Callable[[int], bool], budg
         raise StackSignalError(f"its stack signal cannot be used: {error}") from None
     if text:
         return text
-    raise StackSignalError(f"its handler for stacks did not run within {budget:.1f} s")
+    raise StackSignalError(f"its handler for stacks did not run within {waited:.1f} s")
 
 
 def _check(pid: int, number: int, memory: int) -> set[str]:
@@ -82,6 +85,11 @@ def _live_status(pid: int) -> dict[bytes, bytes]:
     if status[b"State"][:1] in (b"Z", b"X"):
         raise StackSignalError("it has ended")
     return status
+
+
+def _is_ready(pid: int) -> bool:
+    """Whether it runs, or would if it got a processor: with a signal that is not handled yet, it gets none."""
+    return _live_status(pid)[b"State"][:1] == b"R"
 
 
 def _in_mask(status: dict[bytes, bytes], name: bytes, number: int) -> bool:

@@ -208,7 +208,7 @@ class Stacks:
         signal_number, memory = self._signal
         # One that gets no processor runs its handler when it gets some.
         budget = self._left() if self._stuck else min(_FOR_SIGNAL, self._left())
-        text = stack_signal.stacks(self._now.pid, signal_number, memory, self._send, budget)
+        text = stack_signal.stacks(self._now.pid, signal_number, memory, self._send, budget, starved=self._left())
         known = guess_numbers(from_faulthandler(text), self._now, self._hint, last_is_main=last_is_main(text))
         threads = self._with_source(known)
         self._sample(threads, native=False)
