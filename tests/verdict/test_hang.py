@@ -17,6 +17,7 @@ LIB = "/usr/lib/python3.11/"
 TORCH = "/usr/lib/python3.11/site-packages/torch/distributed/"
 USER = Frame(function="step", file="/job/train.py", line=3, source="x = f(y)")
 RESTS = Motion(("S", "S"), rests=True, stayed=True, turns=0)
+STAYS = Motion(("S", "S"), cpu=0.1, turns=9)
 RUNS = Motion(("R", "R"), cpu=0.99)
 # Arguments of a poll or an epoll_wait without a timeout.
 NEVER = (5, 0, 0xFFFFFFFF, 0xFFFFFFFF, 0, 0)
@@ -232,6 +233,16 @@ CASES = {
         blocked("epoll_wait", *LOOP, targets=(WAKE_UP, TCP), arguments=NEVER),
         HangClass.NETWORK,
         "watches tcp",
+    ),
+    "an event loop that ran a moment ago": (
+        blocked("epoll_wait", *LOOP, targets=(WAKE_UP,), arguments=NEVER, motions={1: STAYS}),
+        HangClass.UNKNOWN,
+        "epoll_wait() on a unix socket",
+    ),
+    "an event loop that reads, and ran a moment ago": (
+        blocked("epoll_wait", *LOOP, targets=(WAKE_UP, TCP), arguments=NEVER, motions={1: STAYS}),
+        HangClass.NETWORK,
+        "tcp a:1",
     ),
     "an event loop, unseen": (blocked("", *LOOP), HangClass.UNKNOWN, "event loop is idle"),
     "a line that sleeps, unseen": (

@@ -182,7 +182,9 @@ def _of_many(symptoms: Symptoms, where: str, targets: list[Target]) -> Finding:
         if symptoms.targets is not None and _timeout(symptoms) != 0:
             return HangClass.SLEEP, (f"{where} on nothing",)
         return HangClass.UNKNOWN, (where,)
-    for kinds in (("tcp", "udp"), ("pidfd",), ("pipe",), ("unix", "socket")):
+    # An event loop that ran a moment ago: its own wake-up is a pair of unix sockets.
+    others = () if library.is_event_loop(symptoms.relevant.frames) else (("unix", "socket"),)
+    for kinds in (("tcp", "udp"), ("pidfd",), ("pipe",), *others):
         found = [target for target in targets if target.kind in kinds]
         if found:
             return _BY_KIND[found[0].kind], (f"{where} on {_names(found)}",)
