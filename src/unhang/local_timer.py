@@ -43,8 +43,7 @@ _NAP = 0.001
 _STALL = 1.0
 # A writer holds the queue's lock for microseconds; see QueueReader.lock_is_stuck.
 _LOCK_PATIENCE = 0.1
-# What a stuck lock held back is on its way for so long after it was unlocked; longer if the queue's count says so: its
-# writers may get no processor. One that was killed before it wrote is counted for ever.
+# What a stuck lock held back is on its way for so long; or for the longer time, if the queue has counted more of it.
 _UNLOCKED = 0.05
 _UNLOCKED_MOST = 2.0
 # A killed process that still runs on some processor stops within this time.
@@ -218,10 +217,9 @@ class MultiprocessingRequestQueue(RequestQueue):
         return self._take(len(self._pending))
 
     def _let_write(self, pipe: QueueReader) -> None:
-        """Take what those write who have waited for the lock."""
+        """Take what those write who have waited for the lock; one who was killed meanwhile is counted for ever."""
         until = time.monotonic() + _UNLOCKED_MOST
         time.sleep(_UNLOCKED)
-        self._pump(pipe)
         while pipe.backlog() and time.monotonic() < until:
             time.sleep(_NAP)
             self._pump(pipe)
