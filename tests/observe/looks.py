@@ -39,3 +39,13 @@ def event(kind, **other):
     return Event(
         **({"time": "2026-01-01T00:00:00.000Z", "event": kind, "at": NOW - 1, "pid": 4001, "number": 1} | other)
     )
+
+
+class Clock:
+    """The wall clock of whoever looks."""
+
+    def __init__(self):
+        self.now = NOW
+
+    def __call__(self):
+        return self.now

@@ -23,17 +23,9 @@ from unhang.observe.site import Site
 GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
-class Clock:
-    def __init__(self):
-        self.now = looks.NOW
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return looks.Clock()
 
 
 @pytest.fixture

@@ -12,17 +12,9 @@ from unhang.observe.health import LATE
 from unhang.observe.site import Site
 
 
-class Clock:
-    def __init__(self):
-        self.now = looks.NOW
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return looks.Clock()
 
 
 @pytest.fixture

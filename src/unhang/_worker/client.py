@@ -45,8 +45,9 @@ class SharedTimerClient:
             once per outage, through the logger ``unhang``, and carries on; ``"raise"`` makes each arming raise
             `WatchdogLostError` until the watchdog is back.
         observe: ask the watchdog to tell what expires, and never to kill this process.
-        learn: write down how long blocks take, for `unhang.learned`; at most 0.25 µs a block. Default: whether the
-            environment variable ``UNHANG_LEARN`` is set, as ``unhang run --learn`` does it.
+        learn: write down how long blocks take, for `unhang.learned`; ``benchmarks/bench_learning.py`` prints what
+            that costs a block. Default: whether the environment variable ``UNHANG_LEARN`` is set, as
+            ``unhang run --learn`` does it.
 
     Raises:
         NoTimerClientError: there is neither an address nor ``UNHANG_ADDRESS``.
