@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -41,6 +42,22 @@ def start():
     yield start_worker
     for worker in reversed(started):
         worker.end()
+
+
+@pytest.fixture
+def popen():
+    """`subprocess.Popen`, whose processes are killed and waited for when the test is over, however it ends."""
+    started = []
+
+    def start_program(command, **options):
+        process = subprocess.Popen(command, **options)
+        started.append(process)
+        return process
+
+    yield start_program
+    for process in reversed(started):
+        with process:  # closes its pipes
+            process.kill()
 
 
 @pytest.fixture
