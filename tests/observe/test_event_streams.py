@@ -8,9 +8,10 @@ import sys
 def test_a_full_disk_leaves_no_half_line(tmp_path):
     """Standard error is a file there: the line that was cut is whole as soon as there is room, and losses are told."""
     code = """
-import os, resource, sys
+import logging, os, resource, sys
 from unhang.observe.json_lines import JsonLines
 from unhang.report.live import Event
+logging.getLogger("unhang").addHandler(logging.NullHandler())  # Python would log to the same file
 event = Event(time="t", event="connect", at=1.0, detail="x" * 100)
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
 sink = JsonLines("-")

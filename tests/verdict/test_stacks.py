@@ -164,4 +164,6 @@ def test_ids_are_guessed_only_where_one_is_possible():
     assert [thread.id for thread in guess_numbers((nameless, nameless), LOOK, 0, last_is_main=True)] == [0, 1]
     three = guess_numbers((nameless,) * 3, LOOK, 2, last_is_main=True)
     assert [thread.id for thread in three] == [0, 0, 1]
+    named_by_the_kernel = guess_numbers((Thread(name="io"), Thread(name="python3")), LOOK, 2, last_is_main=True)
+    assert [thread.name for thread in named_by_the_kernel] == ["io", "MainThread"]
     assert guess_numbers((nameless,), LOOK, 2, last_is_main=False) == (nameless,)

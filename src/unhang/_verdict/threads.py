@@ -26,6 +26,8 @@ def _numbered(thread: Thread, inner: dict[int, int], known: set[int], pid: int) 
 def guess_numbers(threads: tuple[Thread, ...], seen: Look, hint: int, *, last_is_main: bool) -> tuple[Thread, ...]:
     """Threads of ``faulthandler``, with an id where only one is possible.
 
+    From Python 3.14 on the text has the kernel's names of threads: that of the main thread is the program's.
+
     Args:
         threads: in the order of the text.
         seen: the look at the process.
@@ -34,7 +36,7 @@ def guess_numbers(threads: tuple[Thread, ...], seen: Look, hint: int, *, last_is
     """
     if not last_is_main:
         return threads
-    main = msgspec.structs.replace(threads[-1], id=seen.pid, name=threads[-1].name or "MainThread")
+    main = msgspec.structs.replace(threads[-1], id=seen.pid, name="MainThread")
     others = threads[:-1]
     if len(others) == 1 and hint not in (0, seen.pid) and seen.thread(hint) is not None:
         others = (msgspec.structs.replace(others[0], id=hint),)
