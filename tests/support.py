@@ -1,8 +1,10 @@
 """What tests share: workers that say when they have got somewhere."""
 
 import gc
+import inspect
 import multiprocessing
 import os
+import signal
 import time
 from multiprocessing import connection
 
@@ -10,6 +12,22 @@ from multiprocessing import connection
 LONG = 30.0
 # Kept, since tests take it away from the product.
 _pidfd_open = os.pidfd_open
+
+
+def handle_signals():
+    """Run the signal handlers of this process until it is killed.
+
+    A signal that comes just before ``signal.pause()`` would wait there for the next one.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
+    while True:
+        os.read(reader, 1)
+
+
+# The same as a program.
+HANDLE_SIGNALS = f"import os, signal\n{inspect.getsource(handle_signals)}\nhandle_signals()\n"
 
 
 class Worker:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from support import until
+from support import HANDLE_SIGNALS, until
 from unhang.report.load import load
 
 UNHANG = [sys.executable, "-m", "unhang"]
@@ -189,14 +189,13 @@ def test_what_the_command_leaves_behind_is_ended(tmp_path):
 
 def test_signals_reach_the_command():
     """Whatever is sent to `unhang run` is the command's to handle, and its status is what counts."""
-    code = """
+    code = f"""
 import signal, sys
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGRTMIN):
     signal.signal(number, lambda number, frame: print(number, flush=True))
 signal.signal(signal.SIGUSR2, lambda number, frame: sys.exit(9))
 print("ready", flush=True)
-while True:
-    signal.pause()
+{HANDLE_SIGNALS}
 """
     with subprocess.Popen([*UNHANG, "run", "--", *python(code)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "ready\n"

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from support import LONG, until
+from support import HANDLE_SIGNALS, LONG, until
 
 UNHANG = [sys.executable, "-m", "unhang"]
 HANG = "import time, unhang\nwith unhang.expires(0.3, 'stuck'): time.sleep(600)"
@@ -153,14 +153,13 @@ main()
 
 def test_signals_from_inside_and_outside_reach_the_command(container):
     """All of them, and nothing is left blocked for it."""
-    code = """
+    code = f"""
 import os, signal, sys
 print(signal.pthread_sigmask(signal.SIG_BLOCK, []), flush=True)
 for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGRTMIN):
     signal.signal(number, lambda number, frame: print(number, flush=True))
 os.kill(1, signal.SIGUSR1)
-while True:
-    signal.pause()
+{HANDLE_SIGNALS}
 """
     process = container(*UNHANG, "run", "--", *python(code))
     assert process.stdout.readline() == "set()\n"

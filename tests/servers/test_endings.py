@@ -12,7 +12,7 @@ import pytest
 
 import unhang
 import workers
-from support import LONG, until
+from support import LONG, handle_signals, until
 from unhang.report.load import load
 from unhang.report.model import HangClass, Sure
 from unhang.report.store import latest
@@ -289,8 +289,7 @@ def hang_up_when_asked(address, say):
     signal.signal(signal.SIGTERM, hang_up)
     say.send("ready")
     with unhang.expires(0.3, "step", client):
-        while True:
-            signal.pause()
+        handle_signals()
 
 
 def test_who_hangs_alone_is_certain(start, serve_shared, reports):
