@@ -21,6 +21,7 @@ from unhang._platform.source_lines import read_place
 MOST_DESCRIPTORS = 1024
 MOST_CHILDREN = 32
 STDERR_TAIL = 4096
+_TABLES = ("tcp", "tcp6", "udp", "udp6", "unix")
 _STATUS = {
     "01": "established", "02": "connecting", "03": "being accepted", "04": "closing (fin wait 1)",
     "05": "closing (fin wait 2)", "06": "closed (time wait)", "07": "closed", "08": "closed by the other side",
@@ -82,7 +83,8 @@ def connections(pid: int, inodes: set[int], give_up: float) -> dict[int, Connect
         give_up: the monotonic instant at which it ends too.
     """
     found: dict[int, Connection] = {}
-    for table in ("tcp", "tcp6", "udp", "udp6", "unix"):
+    # Twice: the kernel may leave an entry out of a table that changes while it is read.
+    for table in _TABLES * 2:
         parse = _unix if table == "unix" else _inet
         for line in _lines(f"/proc/{pid}/net/{table}", give_up):
             if len(found) == len(inodes):
