@@ -1,10 +1,10 @@
 """Fixtures for all tests."""
 
+import contextlib
 import multiprocessing
 import os
 import queue
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from hypothesis import settings
 
 import support
 import unhang
+from programs import Program
 from unhang.testing import unhang_watchdog  # noqa: F401 - a fixture
 
 # What CI says of a change is the same each time; new examples are for those who work on it.
@@ -32,32 +33,27 @@ def spawn():
 @pytest.fixture
 def start():
     """Start a function of `workers` in a process of its own; what is left of it is killed at the end."""
-    started = []
+    with contextlib.ExitStack() as ends:
 
-    def start_worker(function, *args, **options):
-        worker = support.Worker(function, *args, **options)
-        started.append(worker)
-        return worker
+        def start_worker(function, *args, **options):
+            worker = support.Worker(function, *args, **options)
+            ends.callback(worker.end)
+            return worker
 
-    yield start_worker
-    for worker in reversed(started):
-        worker.end()
+        yield start_worker
 
 
 @pytest.fixture
 def popen():
-    """`subprocess.Popen`, whose processes are killed and waited for when the test is over, however it ends."""
-    started = []
+    """Start a `Program`, as with `subprocess.Popen`; what is left of it and of its children is killed at the end."""
+    with contextlib.ExitStack() as ends:
 
-    def start_program(command, **options):
-        process = subprocess.Popen(command, **options)
-        started.append(process)
-        return process
+        def start_program(command, **options):
+            program = Program(command, **options)
+            ends.callback(program.end)
+            return program
 
-    yield start_program
-    for process in reversed(started):
-        with process:  # closes its pipes
-            process.kill()
+        yield start_program
 
 
 @pytest.fixture

@@ -68,13 +68,11 @@ def test_a_command_that_gets_over_it_has_its_own_status():
     assert run("--", *python(again), "3").returncode == 124
 
 
-def test_a_command_that_is_stopped_behind_a_hang_was_stopped():
+def test_a_command_that_is_stopped_behind_a_hang_was_stopped(popen):
     """It had got over it, and then whoever runs it ended it: the status says that, and not that it hung."""
     again = f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {HANG!r}])"
     again += "; print(flush=True); time.sleep(600)"
-    with subprocess.Popen(
-        [*UNHANG, "run", "--", *python(again)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as job:
+    with popen([*UNHANG, "run", "--", *python(again)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as job:
         job.stdout.readline()
         job.send_signal(signal.SIGTERM)
         assert job.wait(60) == 128 + signal.SIGTERM
@@ -187,7 +185,7 @@ def test_what_the_command_leaves_behind_is_ended(tmp_path):
     assert not Path(f"/proc/{int(note.read_text())}").exists()
 
 
-def test_signals_reach_the_command():
+def test_signals_reach_the_command(popen):
     """Whatever is sent to `unhang run` is the command's to handle, and its status is what counts."""
     code = f"""
 import signal, sys
@@ -197,7 +195,7 @@ signal.signal(signal.SIGUSR2, lambda number, frame: sys.exit(9))
 print("ready", flush=True)
 {HANDLE_SIGNALS}
 """
-    with subprocess.Popen([*UNHANG, "run", "--", *python(code)], stdout=subprocess.PIPE, text=True) as process:
+    with popen([*UNHANG, "run", "--", *python(code)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "ready\n"
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGRTMIN):
             process.send_signal(number)
@@ -212,7 +210,7 @@ def test_the_command_starts_with_a_clean_slate():
         "import signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, []), signal.getsignal(signal.SIGTERM)); "
         "print(open('/proc/self/status').read().split('SigIgn:')[1].split()[0])"
     )
-    plain = subprocess.run(python(code), capture_output=True, text=True, check=False).stdout.split()
+    plain = subprocess.run(python(code), capture_output=True, text=True, timeout=60, check=False).stdout.split()
     under = run("--", *python(code)).stdout.split()
     assert under[:-1] == plain[:-1]
     # The two numbers that the C library keeps to itself are as it likes them.
@@ -332,27 +330,22 @@ def test_job_control_works(terminal):
 
 
 @pytest.fixture
-def serve(tmp_path):
+def serve(popen, tmp_path):
     """Start `unhang serve` at an address of the test's."""
     tmp_path.chmod(0o700)
-    started = []
 
     def start(*options):
         address = str(tmp_path / "serve.sock")
-        process = subprocess.Popen(
+        process = popen(
             [*UNHANG, "serve", "--address", address, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        started.append(process)
         assert process.stdout.readline() == f"UNHANG_ADDRESS={address}\n"
         return process, address
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    return start
 
 
 def test_serve_watches_at_an_address(serve):

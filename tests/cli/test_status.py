@@ -91,9 +91,9 @@ def test_no_workers(shared_server):
 
 
 @pytest.mark.parametrize("arguments", [["--json", "--watch", "0.5"], ["--watch=0.5", "--json"]])
-def test_watching(address, worker, arguments):
+def test_watching(popen, address, worker, arguments):
     """One line for each look, written at once; Ctrl-C ends it, with 0."""
-    with subprocess.Popen([*STATUS, "--address", address, *arguments], stdout=subprocess.PIPE, text=True) as process:
+    with popen([*STATUS, "--address", address, *arguments], stdout=subprocess.PIPE, text=True) as process:
         assert decode(process.stdout.readline().encode()).workers[0].timers == 1
         worker.told("enter", 600, "another")
         while decode(process.stdout.readline().encode()).workers[0].timers != 2:
@@ -102,9 +102,9 @@ def test_watching(address, worker, arguments):
         assert process.wait(support.LONG) == 0
 
 
-def test_watching_without_a_number(address):
+def test_watching_without_a_number(popen, address):
     """The number may be left out; tables are told apart by an empty line."""
-    with subprocess.Popen([*STATUS, "--address", address, "--watch"], stdout=subprocess.PIPE, text=True) as process:
+    with popen([*STATUS, "--address", address, "--watch"], stdout=subprocess.PIPE, text=True) as process:
         tables = 0
         while tables < 2:
             tables += process.stdout.readline().startswith("state")
@@ -112,10 +112,10 @@ def test_watching_without_a_number(address):
         assert process.wait(support.LONG) == 0
 
 
-def test_a_watchdog_that_goes(shared_server):
+def test_a_watchdog_that_goes(popen, shared_server):
     """--watch ends with 125, and says why."""
     command = [*STATUS, "--address", shared_server.address, "--watch", "0.5"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline()
         shared_server.stop()
         _, said = process.communicate(timeout=support.LONG)
@@ -137,13 +137,13 @@ def test_no_watchdog(tmp_path):
         assert not done.stdout
 
 
-def test_the_only_watchdog_is_found(runtime):
+def test_the_only_watchdog_is_found(popen, runtime):
     """The one of `unhang run`, from another terminal, without an address."""
     code = "import unhang\nwith unhang.expires(60, 'found'): print('in', flush=True); input()"
     command = [sys.executable, "-m", "unhang", "run", "--", sys.executable, "-c", code]
     environment = {**os.environ, "XDG_RUNTIME_DIR": runtime}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+    with popen(command, env=environment, text=True, **pipes) as process:
         assert process.stdout.readline() == "in\n"
         done = run(XDG_RUNTIME_DIR=runtime)
         process.communicate("\n", timeout=support.LONG)
@@ -152,23 +152,23 @@ def test_the_only_watchdog_is_found(runtime):
 
 
 @pytest.mark.parametrize("options", [[], ["--together"]])
-def test_the_example_of_the_guide(runtime, options):
+def test_the_example_of_the_guide(popen, runtime, options):
     """One of examples/crowd.py is stuck, and it is said which one, and where."""
     crowd = [sys.executable, CROWD, "--workers", "6", "--stuck-at", "2", *options]
     environment = {**os.environ, "XDG_RUNTIME_DIR": runtime}
-    with subprocess.Popen([sys.executable, "-m", "unhang", "run", "--", *crowd], env=environment) as process:
+    with popen([sys.executable, "-m", "unhang", "run", "--", *crowd], env=environment) as process:
         support.until(lambda: run(XDG_RUNTIME_DIR=runtime).returncode == 0)
         command = [*STATUS, "--watch", "0.5"]
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as status:
+        with popen(command, env=environment, stdout=subprocess.PIPE, text=True) as status:
             assert any("STUCK? rank 5" in line and "in 'load'" in line for line in status.stdout)
             status.terminate()
         process.terminate()
 
 
-def test_a_reader_that_goes(address):
+def test_a_reader_that_goes(popen, address):
     """`unhang status | head -1` ends quietly."""
     command = [*STATUS, "--address", address, "--watch", "0.5"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline()
         process.stdout.close()
         process.wait(support.LONG)

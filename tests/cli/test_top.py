@@ -31,12 +31,12 @@ UP, DOWN, END = b"\x1b[A", b"\x1b[B", b"\x1b[F"
 class Terminal:
     """A terminal of 80 x 24 with a process in it; what is on it is known from the start of each picture on."""
 
-    def __init__(self, command, environment):
+    def __init__(self, popen, command, environment):
         self._master, self._slave = pty.openpty()
         self.resize(80, 24)
         self.before = termios.tcgetattr(self._slave)
         self.seen = b""
-        self.process = subprocess.Popen(
+        self.process = popen(
             [sys.executable, "-c", LAUNCH, *command],
             stdin=self._slave,
             stdout=self._slave,
@@ -96,18 +96,17 @@ class Terminal:
         return is_left and termios.tcgetattr(self._slave) == self.before
 
     def close(self):
-        self.process.kill()
-        self.process.wait()
+        self.process.end()
         os.close(self._master)
         os.close(self._slave)
 
 
 @pytest.fixture
-def terminal():
+def terminal(popen):
     opened = []
 
     def open_terminal(*command, **environment):
-        opened.append(Terminal(command, environment))
+        opened.append(Terminal(popen, command, environment))
         return opened[-1]
 
     yield open_terminal

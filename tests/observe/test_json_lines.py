@@ -279,7 +279,9 @@ for name in ("-", "/dev/stderr", "/dev/stdout"):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert {json.loads(line)["event"] for line in done.stderr.splitlines()} == {"-", "/dev/stderr"}
     assert json.loads(done.stdout)["event"] == "/dev/stdout"
-    closed = subprocess.run(["/bin/sh", "-c", 'exec 2>&-; exec "$@"', "sh", sys.executable, "-c", code], check=False)
+    closed = subprocess.run(
+        ["/bin/sh", "-c", 'exec 2>&-; exec "$@"', "sh", sys.executable, "-c", code], check=False, timeout=60
+    )
     assert closed.returncode == 1
 
 

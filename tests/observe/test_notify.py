@@ -79,12 +79,11 @@ def path_manager(tmp_path):
 
 
 @pytest.fixture
-def unhang_command():
+def unhang_command(popen):
     """Start the command with a service manager's variables; it is killed at the end."""
-    started = []
 
     def start_command(*arguments, **environment):
-        process = subprocess.Popen(
+        return popen(
             [*UNHANG, *arguments],
             env={**os.environ, **environment},
             stdin=subprocess.PIPE,
@@ -92,13 +91,8 @@ def unhang_command():
             stderr=subprocess.PIPE,
             text=True,
         )
-        started.append(process)
-        return process
 
-    yield start_command
-    for process in started:
-        with process:
-            process.kill()
+    return start_command
 
 
 def test_serve_tells_its_manager(manager, unhang_command, tmp_path):

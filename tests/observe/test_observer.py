@@ -245,10 +245,10 @@ sys.stdin.read()
 """
 
 
-def test_it_finds_what_only_this_process_finds(shared_server):
+def test_it_finds_what_only_this_process_finds(popen, shared_server):
     """An installation that no other Python has on its path, as with PYTHONPATH or --target."""
     packages = [path for path in sys.path if path and os.path.isabs(path)]
-    with subprocess.Popen(
+    with popen(
         [sys._base_executable, "-I", "-c", ELSEWHERE, json.dumps(packages), shared_server.address],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -330,21 +330,17 @@ def test_run_answers_until_all_has_ended(monkeypatch):
     listen(str(port)).close()
 
 
-def test_serve_has_it_too(tmp_path):
+def test_serve_has_it_too(popen, tmp_path):
     """A port that is chosen is told; SIGTERM ends all."""
     tmp_path.chmod(0o700)
-    serve = subprocess.Popen(
+    serve = popen(
         [*UNHANG, "serve", "--address", str(tmp_path / "serve.sock"), "--http", "0", "--min-workers", "1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    try:
-        url = serve.stderr.readline().removeprefix("unhang: HTTP is served at ").strip()
-        assert get(url, "/livez")[0] == 200
-        assert get(url, "/readyz") == (503, "0 workers connected, not 1\n")
-        serve.terminate()
-        assert serve.wait(LONG) == 0
-    finally:
-        serve.kill()
-        serve.communicate()
+    url = serve.stderr.readline().removeprefix("unhang: HTTP is served at ").strip()
+    assert get(url, "/livez")[0] == 200
+    assert get(url, "/readyz") == (503, "0 workers connected, not 1\n")
+    serve.terminate()
+    assert serve.wait(LONG) == 0

@@ -32,15 +32,14 @@ def namespaces():
 
 
 @pytest.fixture
-def container():
+def container(popen):
     """Start a command as process 1; everything in its namespace is killed at the end."""
     command = namespaces()
     if isinstance(command, str):
         pytest.skip(command)
-    started = []
 
     def start(*arguments, **options):
-        process = subprocess.Popen(
+        return popen(
             [*command, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -48,13 +47,8 @@ def container():
             text=True,
             **options,
         )
-        started.append(process)
-        return process
 
-    yield start
-    for process in started:
-        with process:
-            process.kill()
+    return start
 
 
 def one(process):

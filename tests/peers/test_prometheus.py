@@ -70,10 +70,10 @@ def promtool(tmp_path):
 
 
 @pytest.fixture
-def running(no_proxy, tmp_path):
+def running(no_proxy, popen, tmp_path):
     """`unhang run --http` with the program: the port, and what has one worker hang."""
     port = free_port()
-    run = subprocess.Popen(
+    run = popen(
         [sys.executable, "-m", "unhang", "run", "--http", str(port), "--", sys.executable, "-c", PROGRAM],
         stdin=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -90,14 +90,14 @@ def running(no_proxy, tmp_path):
 
 
 @pytest.fixture
-def prometheus(running, tmp_path):
+def prometheus(popen, running, tmp_path):
     """Ask a Prometheus that scrapes it: a path of its interface → the data."""
     program = shutil.which("prometheus")
     assert program, "install Prometheus: these tests need the real one"
     port = free_port()
     configuration = tmp_path / "prometheus.yml"
     configuration.write_text(CONFIGURATION.format(rules=DOCS / "alerts.yml", port=running[0]))
-    process = subprocess.Popen(
+    process = popen(
         [
             program,
             f"--config.file={configuration}",

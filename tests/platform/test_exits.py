@@ -32,9 +32,9 @@ def test_a_zombie_tells_how_it_ended(start):
     assert exit_of(handle) == ""
 
 
-def test_an_exit_code_is_told():
+def test_an_exit_code_is_told(popen):
     """A program that ends by itself has a code."""
-    with subprocess.Popen([sys.executable, "-c", "input(); raise SystemExit(3)"], stdin=subprocess.PIPE) as program:
+    with popen([sys.executable, "-c", "input(); raise SystemExit(3)"], stdin=subprocess.PIPE) as program:
         handle = ProcessHandle.open(program.pid)
         program.stdin.write(b"\n")
         program.stdin.close()
@@ -71,10 +71,10 @@ def memory_group():
     os.rmdir(path)
 
 
-def test_a_kill_for_want_of_memory_is_counted(memory_group):
+def test_a_kill_for_want_of_memory_is_counted(memory_group, popen):
     """The counter of the process's group tells such a SIGKILL from any other."""
     code = "input(); x = bytearray(400 << 20); x[::4096] = b'x' * len(x[::4096])"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as eater:
+    with popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as eater:
         with open(f"{memory_group}/cgroup.procs", "w") as members:
             members.write(str(eater.pid))
         group = MemoryGroup.of(eater.pid)

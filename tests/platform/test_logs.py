@@ -101,7 +101,7 @@ def test_whoever_logs_never_waits_and_lines_are_whole(kind, monkeypatch):
     assert len(written) < number == MANY
 
 
-def test_a_watchdog_kills_though_nobody_reads_its_terminal(tmp_path):
+def test_a_watchdog_kills_though_nobody_reads_its_terminal(popen, tmp_path):
     """As one that an ssh has left behind which hangs: its loop has something to say, and a worker hangs."""
     tmp_path.chmod(0o700)
     address = str(tmp_path / "serve.sock")
@@ -109,8 +109,7 @@ def test_a_watchdog_kills_though_nobody_reads_its_terminal(tmp_path):
     with contextlib.ExitStack() as stack:
         _, terminal = stack.enter_context(open_both(pty.openpty))
         fill_but_for_a_little(terminal)
-        watchdog = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal))
-        stack.callback(watchdog.kill)
+        watchdog = popen(command, stdout=subprocess.PIPE, stderr=terminal)
         assert watchdog.stdout.readline() == f"UNHANG_ADDRESS={address}\n".encode()
         stranger = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         stranger.settimeout(LONG)

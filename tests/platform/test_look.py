@@ -81,9 +81,9 @@ def test_a_system_call_without_a_name_shows_its_number():
     assert syscalls.name(100_000) == "syscall 100000"
 
 
-def test_a_command_line_is_cut():
+def test_a_command_line_is_cut(popen):
     """The command line is readable and bounded."""
-    with subprocess.Popen([sys.executable, "-c", "input()", "x" * 1000], stdin=subprocess.PIPE) as named:
+    with popen([sys.executable, "-c", "input()", "x" * 1000], stdin=subprocess.PIPE) as named:
         line = command(named.pid)
         named.kill()
     assert len(line) <= 500
@@ -178,30 +178,29 @@ def test_a_connection_reads_like_one():
     assert str(Connection("unix", "/run/x")) == "a unix socket /run/x"
 
 
-def test_children_are_listed_until_they_are_waited_for():
+def test_children_are_listed_until_they_are_waited_for(popen):
     """A child shows its name and state; one that has ended is a zombie."""
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    child = popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert child.pid in [seen.pid for seen in surroundings.children(os.getpid())]
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert next(seen for seen in surroundings.children(os.getpid()) if seen.pid == child.pid).state == "Z"
     child.wait()
-    child.stdin.close()
     assert child.pid not in [seen.pid for seen in surroundings.children(os.getpid())]
 
 
-def test_the_end_of_a_standard_error_is_read(tmp_path):
+def test_the_end_of_a_standard_error_is_read(popen, tmp_path):
     """The last bytes of a file are told; a pipe is not touched."""
     path = tmp_path / "err"
     with path.open("wb") as file:
         file.write(b"x" * 10_000 + b"the end")
         file.flush()
-        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stderr=file) as writer:
+        with popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stderr=file) as writer:
             tail = surroundings.stderr_tail(writer.pid)
             writer.kill()
     assert tail.endswith("xthe end")
     assert len(tail) == surroundings.STDERR_TAIL
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as writer:
+    with popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as writer:
         assert surroundings.stderr_tail(writer.pid) == ""
         writer.kill()
 

@@ -70,11 +70,11 @@ def test_a_process_short_of_descriptors_keeps_them(start, monkeypatch):
     assert handle.alive()
 
 
-def test_facts_agree_with_the_system(start):
+def test_facts_agree_with_the_system(popen):
     """Group, user and state are the process's own, whatever its name looks like."""
     code = "import ctypes; ctypes.CDLL(None).prctl(15, b'a) R (b', 0, 0, 0); print(flush=True); input()"
     options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", code], start_new_session=True, **options) as named:
+    with popen([sys.executable, "-c", code], start_new_session=True, **options) as named:
         named.stdout.readline()
         seen = facts(named.pid)
         assert (seen.pid, seen.group, seen.user) == (named.pid, named.pid, os.getuid())
@@ -98,13 +98,13 @@ def test_facts_from_psutil_agree_with_procfs():
     assert process_module._facts_psutil(2**22) is None
 
 
-def new_group():
-    return subprocess.Popen([sys.executable, "-c", "input()"], process_group=0, stdin=subprocess.PIPE)
+def new_group(popen):
+    return popen([sys.executable, "-c", "input()"], process_group=0, stdin=subprocess.PIPE)
 
 
-def test_a_group_is_signalled_as_one():
+def test_a_group_is_signalled_as_one(popen):
     """A signal to the handle reaches the members, and afterwards the group is empty."""
-    with new_group() as leader:
+    with new_group(popen) as leader:
         handle = GroupHandle(leader.pid)
         assert [member.pid for member in handle.members()] == [leader.pid]
         handle.send(signal.SIGKILL)
@@ -113,9 +113,9 @@ def test_a_group_is_signalled_as_one():
         assert group_members(leader.pid) == []
 
 
-def test_a_group_that_was_empty_is_never_another_one():
+def test_a_group_that_was_empty_is_never_another_one(popen):
     """A number that stood for nobody does not stand for the group that gets it later."""
-    with new_group() as leader:
+    with new_group(popen) as leader:
         handle = GroupHandle(leader.pid)
         handle.was_empty = True
         with pytest.raises(ProcessLookupError):
@@ -124,9 +124,9 @@ def test_a_group_that_was_empty_is_never_another_one():
         leader.kill()
 
 
-def test_a_group_with_another_leader_is_another_one():
+def test_a_group_with_another_leader_is_another_one(popen):
     """A leader that started at another time is not the one that was meant."""
-    with new_group() as leader:
+    with new_group(popen) as leader:
         handle = GroupHandle(leader.pid)
         handle._leader = None
         with pytest.raises(ProcessLookupError):

@@ -41,7 +41,7 @@ keep_the_gil()
 
 
 @pytest.fixture
-def handler():
+def handler(popen):
     """Start a worker that has a handler for stacks; returns its process, its handle, and the memory they share."""
     started = []
 
@@ -49,18 +49,15 @@ def handler():
         memory = os.memfd_create("stacks")
         os.ftruncate(memory, stack_signal.SIZE)
         command = [sys.executable, "-c", CODE, how, str(memory)]
-        worker = subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=[memory])
+        worker = popen(command, stdout=subprocess.PIPE, pass_fds=[memory])
         worker.stdout.readline()
         until(lambda: look(worker.pid).thread(worker.pid).syscall == "futex")
         handle = ProcessHandle.open(worker.pid)
-        started.append((worker, handle, memory))
+        started.append((handle, memory))
         return worker, handle, memory
 
     yield run
-    for worker, handle, memory in started:
-        worker.kill()
-        worker.wait()
-        worker.stdout.close()
+    for handle, memory in started:
         handle.close()
         os.close(memory)
 

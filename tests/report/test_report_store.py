@@ -199,6 +199,7 @@ def test_a_full_disk(tmp_path):
         ["/bin/mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "unhang-test", str(tmp_path)],
         check=False,
         capture_output=True,
+        timeout=60,
     )
     if mounted.returncode != 0:
         pytest.skip("no file system can be mounted here")
@@ -210,7 +211,7 @@ def test_a_full_disk(tmp_path):
         assert raised.value.errno == errno.ENOSPC
         assert os.listdir(tmp_path) == [os.path.basename(path)]
     finally:
-        subprocess.run(["/bin/umount", str(tmp_path)], check=True)
+        subprocess.run(["/bin/umount", str(tmp_path)], check=True, timeout=60)
 
 
 LIMITED = """

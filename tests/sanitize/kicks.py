@@ -168,7 +168,9 @@ def build(directory):
     """The steps in C."""
     library = Path(directory, "kicks.so")
     source = Path(__file__).with_name("kicks.c")
-    subprocess.run([shutil.which("gcc"), "-std=gnu11", "-O2", "-shared", "-fPIC", source, "-o", library], check=True)
+    subprocess.run(
+        [shutil.which("gcc"), "-std=gnu11", "-O2", "-shared", "-fPIC", source, "-o", library], check=True, timeout=60
+    )
     return ctypes.CDLL(str(library))
 
 

@@ -63,32 +63,32 @@ def missing():
 def library(name):
     """The path of a library of the compiler's; just its name if there is none."""
     return subprocess.run(
-        [GCC, f"-print-file-name={name}"], stdout=subprocess.PIPE, text=True, check=True
+        [GCC, f"-print-file-name={name}"], stdout=subprocess.PIPE, text=True, check=True, timeout=LIMIT
     ).stdout.strip()
 
 
 def printed_by(command, **environment):
     """What a program has printed, which runs in the root of the project and must end well."""
     theirs = {name: value for name, value in os.environ.items() if not name.startswith(("UNHANG_", "PYTHON", "MAKE"))}
-    with subprocess.Popen(
-        [str(word) for word in command],
-        cwd=ROOT,
-        env=theirs | environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
-        try:
-            printed, _ = process.communicate(timeout=LIMIT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise Failure(f"not done after {LIMIT} s") from None
-    if process.returncode:
-        last = "\n".join(printed.splitlines()[-SHOWN:])
-        raise Failure(f"exit status {process.returncode}\n{last}")
-    return printed
+    try:
+        done = subprocess.run(
+            [str(word) for word in command],
+            cwd=ROOT,
+            env=theirs | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=LIMIT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise Failure(f"not done after {LIMIT} s") from None
+    if done.returncode:
+        last = "\n".join(done.stdout.splitlines()[-SHOWN:])
+        raise Failure(f"exit status {done.returncode}\n{last}")
+    return done.stdout
 
 
 def last_line(printed):

@@ -87,9 +87,8 @@ def in_recv(say):
 
 
 def in_child(say):
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     say.send("ready")
-    child.wait()
+    os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", "import time; time.sleep(600)"])
 
 
 def in_full_pipe(say):
@@ -268,7 +267,7 @@ stuck()
 """
 
 
-def test_without_ptrace_the_worker_s_own_handler_tells(start, monkeypatch):
+def test_without_ptrace_the_worker_s_own_handler_tells(popen, start, monkeypatch):
     """Where py-spy is refused, the stacks come from faulthandler, and the class follows from them."""
 
     def refused(*_, **__):
@@ -277,9 +276,7 @@ def test_without_ptrace_the_worker_s_own_handler_tells(start, monkeypatch):
     monkeypatch.setattr(pyspy, "dump", refused)
     memory = os.memfd_create("stacks")
     os.ftruncate(memory, 1 << 16)
-    with subprocess.Popen(
-        [sys.executable, "-c", CODE, str(memory), "0"], stdout=subprocess.PIPE, pass_fds=[memory]
-    ) as worker:
+    with popen([sys.executable, "-c", CODE, str(memory), "0"], stdout=subprocess.PIPE, pass_fds=[memory]) as worker:
         worker.stdout.readline()
         subject = subject_of(worker, stack_signal=signal.SIGRTMIN + 11, stack_file=memory)
         until(lambda: found(subject).hang is HangClass.SLEEP)
@@ -295,12 +292,12 @@ def test_without_ptrace_the_worker_s_own_handler_tells(start, monkeypatch):
     subject.handle.close()
 
 
-def test_another_user_s_worker_that_may_not_be_dumped_tells_too(other_user):
+def test_another_user_s_worker_that_may_not_be_dumped_tells_too(other_user, popen):
     """As root, a worker of somebody else is not looked at with more rights than it has, and no file of its is read."""
     memory = os.memfd_create("stacks")
     os.ftruncate(memory, 1 << 16)
     command = [sys.executable, "-c", CODE, str(memory), str(other_user)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=[memory]) as worker:
+    with popen(command, stdout=subprocess.PIPE, pass_fds=[memory]) as worker:
         worker.stdout.readline()
         handle = ProcessHandle.open(worker.pid)
         options = {"stack_signal": signal.SIGRTMIN + 11, "stack_file": memory, "also": frozenset({other_user})}
@@ -316,28 +313,26 @@ def test_another_user_s_worker_that_may_not_be_dumped_tells_too(other_user):
     handle.close()
 
 
-def test_a_worker_that_gets_no_processor_is_starved():
+def test_a_worker_that_gets_no_processor_is_starved(popen):
     """Of two that share one processor, the one that gets nothing is starved, not in a loop."""
     processor = min(os.sched_getaffinity(0))
     share = f"import os; os.sched_setaffinity(0, {{{processor}}});"
     idle = "os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0));"
     loop = "print(flush=True)\nwhile True: pass"
     with (
-        subprocess.Popen([sys.executable, "-c", f"{share}{idle}{loop}"], stdout=subprocess.PIPE) as worker,
-        subprocess.Popen([sys.executable, "-c", f"{share}{loop}"], stdout=subprocess.PIPE) as other,
+        popen([sys.executable, "-c", f"{share}{idle}{loop}"], stdout=subprocess.PIPE) as worker,
+        popen([sys.executable, "-c", f"{share}{loop}"], stdout=subprocess.PIPE) as other,
     ):
-        try:
-            worker.stdout.readline()
-            other.stdout.readline()
-            subject = subject_of(worker)
-            until(lambda: found(subject).hang is HangClass.STARVED)
-            earlier = look(worker.pid)
-            until(lambda: look(worker.pid).instant > earlier.instant + 0.5)
-            seen = found(Subject(subject.handle, user=os.getuid(), earlier=earlier))
-            assert seen.hang is HangClass.STARVED
-            assert seen.process.window > 0.5
-            assert seen.process.waited > 0.5
-        finally:
-            worker.kill()
-            other.kill()
+        worker.stdout.readline()
+        other.stdout.readline()
+        subject = subject_of(worker)
+        until(lambda: found(subject).hang is HangClass.STARVED)
+        earlier = look(worker.pid)
+        until(lambda: look(worker.pid).instant > earlier.instant + 0.5)
+        seen = found(Subject(subject.handle, user=os.getuid(), earlier=earlier))
+        assert seen.hang is HangClass.STARVED
+        assert seen.process.window > 0.5
+        assert seen.process.waited > 0.5
+        worker.kill()
+        other.kill()
     subject.handle.close()

@@ -138,7 +138,7 @@ def test_a_watchdog_that_was_killed_is_started_again():
         import os, signal, subprocess, time, unhang
         unhang.configure()
         address = os.environ["UNHANG_ADDRESS"]
-        listing = subprocess.run(["pgrep", "-f", address], capture_output=True, text=True).stdout.split()
+        listing = subprocess.run(["pgrep", "-f", address], capture_output=True, text=True, timeout=60).stdout.split()
         watchdog = [int(pid) for pid in listing if int(pid) != os.getpid()]
         with unhang.expires(3, "outer"):
             os.kill(watchdog[0], signal.SIGKILL)
@@ -157,7 +157,7 @@ def test_a_watchdog_that_cannot_be_started_again_breaks_nothing():
         unhang.configure()
         address = os.environ["UNHANG_ADDRESS"]
         sys.executable = "/nowhere/python"
-        listing = subprocess.run(["pgrep", "-f", address], capture_output=True, text=True).stdout.split()
+        listing = subprocess.run(["pgrep", "-f", address], capture_output=True, text=True, timeout=60).stdout.split()
         with unhang.expires(60):
             os.kill(next(int(pid) for pid in listing if int(pid) != os.getpid()), signal.SIGKILL)
             give_up = time.monotonic() + 3
