@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from hypothesis import settings
 
+import reaper
 import support
 import unhang
 from programs import Program
@@ -22,6 +23,7 @@ from unhang.testing import unhang_watchdog  # noqa: F401 - a fixture
 # What CI says of a change is the same each time; new examples are for those who work on it.
 settings.register_profile("unhang", deadline=None, max_examples=100, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("unhang")
+reaper.adopt_orphans()
 
 
 @pytest.fixture
@@ -119,7 +121,14 @@ def shared_client(shared_server):
 
 
 @pytest.fixture(autouse=True)
-def no_client(monkeypatch, tmp_path_factory):
+def no_process_left():
+    """What a test leaves behind ends with it, orphans and daemons included."""
+    with reaper.no_process_left():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_client(no_process_left, monkeypatch, tmp_path_factory):
     """No test inherits the client that another one configured, or leaves reports in this user's home."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
     for name in list(os.environ):

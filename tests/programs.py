@@ -1,13 +1,10 @@
 """Programs that tests start: none outlives its test, and none is waited for without a bound."""
 
 import contextlib
-import glob
-import os
-import signal
 import subprocess
-from multiprocessing import connection
 
-from support import LONG, pidfd_open
+from processes import has_ended, kill_tree
+from support import LONG
 
 
 class Program(subprocess.Popen):
@@ -40,7 +37,7 @@ class Program(subprocess.Popen):
         """Kill the program and its descendants, if it still runs, and close its pipes. May be called twice."""
         try:
             if self.poll() is None:
-                kill([*descendants(self.pid), self.pid])
+                kill_tree(self.pid)
                 self.wait()
         finally:
             self._close_pipes()
@@ -50,36 +47,3 @@ class Program(subprocess.Popen):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
-
-
-def has_ended(pid, timeout):
-    """Whether a child that was not waited for ends within some seconds."""
-    handle = pidfd_open(pid)
-    try:
-        return bool(connection.wait([handle], timeout))
-    finally:
-        os.close(handle)
-
-
-def kill(pids):
-    """SIGKILL each of these processes that there is."""
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def children(pid):
-    """The pids of a process's children, those that have ended and were not waited for included."""
-    found = []
-    for task in glob.glob(f"/proc/{pid}/task/*/children"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(task) as file:
-            found += map(int, file.read().split())
-    return found
-
-
-def descendants(pid):
-    """The pids of all processes below a process, parents first."""
-    found = children(pid)
-    for child in found:
-        found += children(child)
-    return found

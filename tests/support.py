@@ -8,10 +8,10 @@ import signal
 import time
 from multiprocessing import connection
 
+from processes import kill_tree, pidfd_open
+
 # Bounds for real processes are one-sided and generous: a bound that is met says nothing, one that is not does.
 LONG = 30.0
-# Kept, since tests take it away from the product.
-pidfd_open = os.pidfd_open
 
 
 def handle_signals():
@@ -68,8 +68,10 @@ class Worker:
     def end(self):
         """Kill what is left, and leave no descriptor. May be called twice."""
         if not self._pipe.closed:
-            self.process.kill()
-            self.process.join(LONG)
+            if not connection.wait([self._handle], 0):
+                kill_tree(self.pid)
+            connection.wait([self._handle], LONG)
+            self.process.join(0)
             self.process.close()
             self._pipe.close()
             os.close(self._handle)

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+import reaper
 import tree_workers
 from support import LONG, descriptors, until
 from unhang._core.rules import refuse_process
@@ -25,6 +26,14 @@ def may(seen):
 def unhurried(monkeypatch):
     """A machine that is busy with other tests keeps a test from looking for longer than a watchdog would be."""
     monkeypatch.setattr(table, "_RATE_OF_ONE_PROCESSOR", 500)
+
+
+@pytest.fixture
+def orphans_go_to_init():
+    """Process 1 waits for orphans at once, as pytest does not; they have alarms of their own."""
+    reaper.adopt_orphans(False)
+    yield
+    reaper.adopt_orphans()
 
 
 @pytest.fixture
@@ -141,6 +150,7 @@ def test_one_that_is_stopped_is_killed(start, tree_of):
     assert has_gone(worker)
 
 
+@pytest.mark.usefixtures("orphans_go_to_init")
 @pytest.mark.parametrize("where", ["session", "group"])
 def test_an_orphan_is_found_by_what_its_parent_led(where, start, tree_of):
     """A process whose parent has exited, and whose session or group that one made, is still the worker's."""
@@ -171,6 +181,7 @@ def test_a_guest_in_the_workers_group_is_not_the_workers(start, tree_of):
     assert pipeline.runs()
 
 
+@pytest.mark.usefixtures("orphans_go_to_init")
 @pytest.mark.parametrize("where", ["session", "group"])
 @pytest.mark.parametrize("reaped", [True, False])
 def test_a_chain_that_moves_on_is_caught(where, reaped, start, tree_of):
