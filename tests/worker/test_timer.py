@@ -139,6 +139,26 @@ def test_a_bad_timeout_is_refused_at_once(unhang_watchdog, after, error):
         unhang.heartbeat(after)
 
 
+def test_a_decorator_without_parentheses_is_an_error_that_says_what_to_write():
+    """When the module is loaded, also where no watchdog is configured: not later, with a timeout that is a function."""
+
+    def step(): ...
+
+    with pytest.raises(TypeError, match=r"in parentheses, `@unhang\.expires\(60\)`"):
+        unhang.expires(step)
+    with pytest.raises(TypeError, match=r"write `with unhang\.heartbeat\(60\) as steps:`"):
+        unhang.heartbeat(step)
+
+
+def test_calling_a_heartbeat_is_an_error_that_says_what_to_write(unhang_watchdog):
+    """As a beat, and as a decorator."""
+    with unhang.heartbeat(60) as steps:
+        for arguments in ((), (len,)):
+            with pytest.raises(TypeError, match=r"not called, and decorates no function: .* `steps\.beat\(\)` inside"):
+                steps(*arguments)
+        assert steps.state == "created"
+
+
 @pytest.mark.parametrize("scope", [7, b"step", ["step"]])
 def test_a_scope_is_a_string(unhang_watchdog, scope):
     """Anything else is a TypeError that says so."""

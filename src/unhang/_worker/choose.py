@@ -114,6 +114,10 @@ def _expires(
     after: Any, scope: str | None, client: Any, frame: FrameType, options: dict[str, Any]
 ) -> Timer | Expiration:
     """What `expires` does for what it has not seen before, for options, or for another kind of client."""
+    if callable(after):
+        raise TypeError(
+            "unhang.expires has no timeout here: write its seconds in parentheses, `@unhang.expires(60)` above a function"
+        )
     if client is None:
         client = _named_by_environment()
     source = key = None

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from unhang._worker.learned import Learned
     from unhang.api import TimerClient
 
+HOW_TO_BEAT = (
+    "write `with unhang.heartbeat(60) as steps:` around the loop, and `steps.beat()` inside; "
+    "around each call of a function, `@unhang.expires(60)`"
+)
+
 
 class HeartbeatBase:
     """What `heartbeat` returns. To be used by one thread at a time; not watched in a forked child until it beats."""
@@ -97,6 +102,9 @@ class HeartbeatBase:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def __call__(self, *_args: object, **_kwargs: object) -> NoReturn:
+        raise TypeError(f"a heartbeat is not called, and decorates no function: {HOW_TO_BEAT}")
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError("a heartbeat cannot be copied or pickled: make another one")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from unhang._worker.heart import HOW_TO_BEAT
 from unhang._worker.implementation import Heartbeat
 
 TYPE_CHECKING = False
@@ -44,6 +45,8 @@ def heartbeat(
         grace: as for `expires`.
         pretimeout: as for `expires`.
     """
+    if callable(after):
+        raise TypeError(f"unhang.heartbeat has no timeout here, and decorates no function: {HOW_TO_BEAT}")
     if scope is None:
         frame = sys._getframe(1)
         scope = f"{frame.f_code.co_filename}#{frame.f_lineno}"
