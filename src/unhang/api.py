@@ -20,7 +20,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 from unhang._platform.loop_thread import LoopThread
 from unhang._worker.choose import configure, current_client, expires
 from unhang._worker.client import SharedTimerClient
-from unhang._worker.decorate import decorate
+from unhang._worker.decorate import decorate, scope_of
 from unhang._worker.implementation import Timer
 
 __all__ = ["RequestQueue", "TimerClient", "TimerRequest", "TimerServer", "configure", "expires"]
@@ -211,19 +211,23 @@ TimerClient.register(SharedTimerClient)
 class Expiration:
     """What `expires` returns for clients of this contract: a context manager, and a decorator.
 
-    A decorated function, plain or ``async``, arms a timer of its own for each call. Not to be entered by two threads
-    at once. Whatever the client's ``acquire`` raises is raised on entering. An exception of the block passes through
-    untouched even if disarming fails, which is then logged; otherwise what ``release`` raises is raised.
+    A decorated function, plain or ``async``, arms a timer of its own for each call; unless a scope is given, it has the
+    function's name. Not to be entered by two threads at once. Whatever the client's ``acquire`` raises is raised on
+    entering. An exception of the block passes through untouched even if disarming fails, which is then logged;
+    otherwise what ``release`` raises is raised.
     """
 
-    __slots__ = ("_after", "_armed_with", "_client", "_scope")
+    __slots__ = ("_after", "_armed_with", "_client", "_is_named", "_scope")
 
-    def __init__(self, after: float | timedelta, scope: str, client: TimerClient | None) -> None:
+    def __init__(
+        self, after: float | timedelta, scope: str, client: TimerClient | None, *, is_named: bool = True
+    ) -> None:
         if after != after:  # noqa: PLR0124 - only NaN differs from itself
             raise ValueError("expires(after=nan): after is the timeout in seconds, and must be a number")
         self._after = after.total_seconds() if isinstance(after, timedelta) else after
         self._scope = scope
         self._client = client
+        self._is_named = is_named
 
     def __enter__(self) -> Timer | None:
         client = self._client if self._client is not None else current_client()
@@ -276,4 +280,5 @@ class Expiration:
             self._armed_with.release(self._scope)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        return decorate(function, lambda: Expiration(self._after, self._scope, self._client))
+        scope = self._scope if self._is_named else scope_of(function, self._scope)
+        return decorate(function, lambda: Expiration(self._after, scope, self._client))

@@ -1,6 +1,7 @@
 """The contract of ``api``: requests, the loop of a server, ``expires``."""
 
 import asyncio
+import functools
 import inspect
 import pickle
 import threading
@@ -274,19 +275,26 @@ def test_the_unnamed_scope_is_each_threads_own_place(timer):
 
 
 def test_a_decorated_function_has_a_timer_for_each_call(timer):
-    """The scope is the decorator's line, the client the one configured when it is called."""
+    """The scope is the function's name, the client the one configured when it is called."""
 
     @timer.expires(after=5)
     def add(a, b=1):
         """Add."""
         return a + b
 
-    line = inspect.currentframe().f_lineno - 5
     client = Recorder()
     timer.configure(client)
     assert (add(1), add(1, b=2), add.__doc__) == (2, 3, "Add.")
-    assert client.scopes == [f"{__file__}#{line}"] * 2
+    assert client.scopes == [add.__qualname__] * 2
     assert [entry[0] for entry in client.asked] == ["acquire", "release"] * 2
+
+
+def test_a_decorated_function_keeps_a_scope_that_was_given(timer):
+    """And one without a name, a partial object, has the place of the decorator."""
+    client = Recorder()
+    timer.expires(5, "given", client)(lambda: None)()
+    timer.expires(5, client=client)(functools.partial(int, "1"))()
+    assert client.scopes == ["given", f"{__file__}#{inspect.currentframe().f_lineno - 1}"]
 
 
 def test_a_decorated_coroutine_is_timed_while_it_runs(timer):

@@ -230,7 +230,7 @@ def test_timers_of_plain_python_work_beside_it():
     with unhang.expires(5, client=client) as timer:
         assert type(timer) is plain.Timer
         assert timer.state == "armed"
-    assert choose.timers_like(timer)()._site is timer._site
+    assert choose.timers_like(timer, timer.scope)()._site is timer._site
 
 
 IN_A_SUBINTERPRETER = """

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import signal
 import threading
 from datetime import timedelta
 from decimal import Decimal
@@ -10,6 +11,7 @@ from fractions import Fraction
 import pytest
 
 import unhang
+from unhang._core.page import parse_ending
 from unhang.errors import TimerStateError
 
 
@@ -144,7 +146,7 @@ def test_a_decorator_without_parentheses_is_an_error_that_says_what_to_write():
 
     def step(): ...
 
-    with pytest.raises(TypeError, match=r"in parentheses, `@unhang\.expires\(60\)`"):
+    with pytest.raises(TypeError, match=r"in parentheses, as in `@unhang\.expires\(60\)`"):
         unhang.expires(step)
     with pytest.raises(TypeError, match=r"write `with unhang\.heartbeat\(60\) as steps:`"):
         unhang.heartbeat(step)
@@ -302,6 +304,58 @@ def test_a_decorated_function_has_a_timer_for_each_call(unhang_watchdog):
     assert count(3) == 3
     assert unhang_watchdog.live == []
     assert (count.__name__, count.__doc__) == ("count", "Count down.")
+
+
+class Trainer:
+    @unhang.expires(after=10)
+    def step(self, watchdog):
+        return watchdog.live
+
+    @unhang.expires(after=10)
+    async def load(self, watchdog):
+        return watchdog.live
+
+    @unhang.expires(after=10, scope="given")
+    def save(self, watchdog):
+        return watchdog.live
+
+
+def test_an_unnamed_decorated_function_is_named_by_itself(unhang_watchdog):
+    """Its qualified name, plain or async, however its client was found; a scope that was given stays."""
+    assert Trainer().step(unhang_watchdog) == ["Trainer.step"]
+    assert asyncio.run(Trainer().load(unhang_watchdog)) == ["Trainer.load"]
+    assert Trainer().save(unhang_watchdog) == ["given"]
+
+    def live():
+        return unhang_watchdog.live
+
+    expected = [live.__qualname__]
+    assert unhang.expires(5)(live)() == expected
+    assert unhang.expires(5, signal="SIGINT", grace=1)(live)() == expected
+    assert unhang.expires(unhang.learned(maximum=60))(live)() == expected
+
+
+def test_a_decorator_of_one_client_names_the_function_too(unhang_watchdog):
+    """A client that is given, and not the default: the timeout and how the worker ends are the decorator's."""
+    from unhang._worker import choose
+
+    client = choose._client
+    choose.set_client(None)
+
+    def live():
+        return unhang_watchdog.live
+
+    assert unhang.expires(5, client=client)(live)() == [live.__qualname__]
+    assert unhang.expires(unhang.learned(maximum=9), client=client)(live)() == [live.__qualname__]
+    assert unhang.expires(5, "given", client)(live)() == ["given"]
+
+    @unhang.expires(5, client=client, signal="SIGINT")
+    def late():
+        unhang_watchdog.advance(5)
+        return [parse_ending(seen.ending)[0] for page in unhang_watchdog._worker.pages for seen in page.live()]
+
+    assert late() == [signal.SIGINT]
+    assert [(timer.scope, timer.after) for timer in unhang_watchdog.expired] == [(late.__qualname__, 5)]
 
 
 def test_a_decorated_coroutine_has_a_timer_while_it_runs(unhang_watchdog):

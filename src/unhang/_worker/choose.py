@@ -64,7 +64,8 @@ def expires(
     Args:
         after: the timeout, in seconds or as a ``timedelta``, from entering the block on (monotonic clock); or what
             `unhang.learned` returns, which follows from how long such blocks took before.
-        scope: names the timer in the report. Default: the place of this call, as ``file#line``.
+        scope: names the timer in the report. Default: the place of this call, as ``file#line``; of a decorated
+            function, its qualified name.
         client: whom to ask; default: the one given to `configure`, else the one that the environment names
             (``UNHANG_ADDRESS``, ``TORCHELASTIC_TIMER_FILE``), looked up when the block is entered.
         signal: the signal that asks this process to end, by name or number; ``"none"``: SIGKILL at once. Default: the
@@ -116,7 +117,7 @@ def _expires(
     """What `expires` does for what it has not seen before, for options, or for another kind of client."""
     if callable(after):
         raise TypeError(
-            "unhang.expires has no timeout here: write its seconds in parentheses, `@unhang.expires(60)` above a function"
+            "unhang.expires has no timeout here: write its seconds in parentheses, as in `@unhang.expires(60)`"
         )
     if client is None:
         client = _named_by_environment()
@@ -131,7 +132,7 @@ def _expires(
         raise TypeError(f"signal, grace and pretimeout are for shared timers, not for a {type(client).__name__}")
     if hasattr(after, "budgets"):
         after = max(after.budgets(scope)) / 1e9
-    block: Expiration = (_expiration or _load_expiration())(after, scope, client)
+    block: Expiration = (_expiration or _load_expiration())(after, scope, client, is_named=source is None)
     return block
 
 
@@ -143,12 +144,13 @@ def _load_expiration() -> Any:
     return Expiration
 
 
-def timers_like(timer: TimerBase) -> Callable[[], AbstractContextManager[object]]:
-    """Makes timers like this one, each of the client that is the default then, if this one's is the default now."""
+def timers_like(timer: TimerBase, scope: str) -> Callable[[], AbstractContextManager[object]]:
+    """Makes timers like this one under a name, each of the default client then, if this one's is the default now."""
     site = timer._site
     if getattr(_client, "sites", None) is not site.slots.sites:
+        site = site.slots.called(site, scope)
         return lambda: site.slots.timer(site)
-    after, scope = site.slots.learned_of(site) or timer.after, timer.scope
+    after = site.slots.learned_of(site) or timer.after
     signal, grace = parse_ending(site.ending)
     pretimeout = site.pretimeout / 1e9 or None
     return lambda: expires(after, scope, signal=signal, grace=grace, pretimeout=pretimeout)

@@ -12,6 +12,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def scope_of(function: Callable[..., Any], otherwise: str) -> str:
+    """The scope of an unnamed timer that decorates a function: the function's qualified name, if it has one."""
+    name = getattr(function, "__qualname__", None)
+    return name if isinstance(name, str) else otherwise
+
+
 def decorate(function: Callable[P, R], timer: Callable[[], AbstractContextManager[object]]) -> Callable[P, R]:
     """A function that runs ``function``, plain or ``async``, in a block of its own for each call.
 

@@ -122,6 +122,17 @@ class Slots:
                 self._starting.begin(site, learned, first, steady)
             return site
 
+    def called(self, site: SiteBase, scope: str) -> SiteBase:
+        """The site of this name whose timers are otherwise like those of ``site``, made if there is none."""
+        if scope == site.scope:
+            return site
+        learned = self.learned_of(site)
+        key = ("called", scope, site.after, site.ending, site.pretimeout, learned)
+        options = {"ending": site.ending, "pretimeout": site.pretimeout}
+        if learned is None:
+            return self.site(key, scope, site.after, **options)
+        return self.learned_site(key, scope, learned, **options)
+
     def learned_of(self, site: SiteBase) -> Learned | None:
         """What the timeouts of a site are learned with; None if it has one that is given."""
         return None if self._starting is None else self._starting.learned_of(site)

@@ -180,9 +180,10 @@ class TimerBase:
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         from unhang._worker.choose import timers_like
-        from unhang._worker.decorate import decorate
+        from unhang._worker.decorate import decorate, scope_of
 
-        return decorate(function, timers_like(self))
+        is_named = self._site.source is None
+        return decorate(function, timers_like(self, self.scope if is_named else scope_of(function, self.scope)))
 
     def __repr__(self) -> str:
         return f"<Timer {self.scope!r} of {self.after:g} s, {self.state}>"
