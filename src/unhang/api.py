@@ -209,7 +209,7 @@ TimerClient.register(SharedTimerClient)
 
 
 class Expiration:
-    """What `expires` returns for clients of this contract: a context manager, and a decorator.
+    """What `expires` returns for clients of this contract: a context manager, plain and ``async``, and a decorator.
 
     A decorated function, plain or ``async``, arms a timer of its own for each call; unless a scope is given, it has the
     function's name. Not to be entered by two threads at once. Whatever the client's ``acquire`` raises is raised on
@@ -272,6 +272,16 @@ class Expiration:
                 self._disarm()
             raise
         return False
+
+    async def __aenter__(self) -> Timer | None:
+        """As ``__enter__``: ``acquire`` is called here and now."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """As ``__exit__``: ``release`` is called here and now."""
+        self.__exit__(exc_type, exc, traceback)
 
     def _disarm(self) -> None:
         if isinstance(self._armed_with, Timer):

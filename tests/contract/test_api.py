@@ -312,6 +312,21 @@ def test_a_decorated_coroutine_is_timed_while_it_runs(timer):
     assert [entry[0] for entry in client.asked] == ["acquire", "release"]
 
 
+def test_an_async_block_is_timed_as_a_plain_one_is(timer):
+    """Armed inside, disarmed behind, also when the block raises, whose exception comes out."""
+    client = Recorder()
+
+    async def work():
+        async with timer.expires(5, "work", client):
+            assert client.scopes == ["work"]
+            await asyncio.sleep(0)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        asyncio.run(work())
+    assert [entry[0] for entry in client.asked] == ["acquire", "release"]
+
+
 def test_a_timeout_that_is_no_number_is_an_error_at_once(timer):
     """NaN would never expire, and a string cannot."""
     with pytest.raises(ValueError, match="nan"):

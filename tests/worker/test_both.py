@@ -1,5 +1,6 @@
 """One implementation of a block against the other: the same operations leave the same bytes, and say the same."""
 
+import asyncio
 import contextlib
 import copy
 import gc
@@ -413,6 +414,24 @@ def test_a_slot_may_be_collected_while_its_weak_references_are_told(world):
     assert (len(told), reference()) == (1, None)
     with world.client.timer(60, "b") as timer:
         assert timer.state == "armed"
+
+
+def test_an_async_block_is_armed_inside_and_disarmed_when_it_is_left(world):
+    """As a plain one: twice in turn, not twice at once, and the exception of the block comes out."""
+
+    async def use():
+        async with world.client.timer(60, "step") as timer:
+            assert timer.state == "armed"
+            with pytest.raises(TimerStateError, match="enter the timer 'step': it is armed"):
+                await timer.__aenter__()
+            assert timer.state == "armed"
+        assert timer.state == "disarmed"
+        with pytest.raises(LookupError):
+            async with timer:
+                raise LookupError
+        assert timer.state == "disarmed"
+
+    asyncio.run(use())
 
 
 def test_neither_timers_nor_heartbeats_can_be_copied(world):

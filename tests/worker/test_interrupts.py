@@ -142,6 +142,15 @@ def in_changes(world):
         world.timer.restart()
 
 
+def in_async_block(world):
+    async def in_it():
+        async with world.timer:
+            pass
+
+    with contextlib.suppress(StopIteration):
+        in_it().send(None)
+
+
 def in_beats(world):
     with world.heart:
         world.heart.beat()
@@ -175,7 +184,7 @@ def one(world):
     world.block("first")
 
 
-BODIES = [in_block, in_changes, in_beats]
+BODIES = [in_block, in_changes, in_async_block, in_beats]
 
 
 def raises():
@@ -235,7 +244,7 @@ def test_nothing_is_armed_behind_a_handler_that_raised(made_of, before, body):
 @pytest.mark.parametrize("body", BODIES)
 @PREPARED
 def test_nothing_is_armed_while_an_exception_of_a_handler_is_handled(made_of, before, body):
-    """But in plain Python, and by heartbeats, if it comes as the block is left, before __exit__ has begun.
+    """But if it comes before __exit__ has begun, as a plain Python or async block or a heartbeat is left.
 
     Here a variable holds the timer. From Python 3.14 on a profiler is called after __enter__, before the block; in 3.14
     signal handlers are, too.
@@ -245,7 +254,8 @@ def test_nothing_is_armed_while_an_exception_of_a_handler_is_handled(made_of, be
         is_gap = where.startswith(("call __exit__", "call close", "c_return close")) and (
             made_of is plain or body is in_beats
         )
-        is_gap_of_python = sys.version_info >= (3, 14) and where.endswith("__enter__")
+        is_gap = is_gap or where.startswith("call __aexit__")
+        is_gap_of_python = sys.version_info >= (3, 14) and where.endswith(("__enter__", "__aenter__"))
         if armed and not is_gap and not is_gap_of_python:
             bad.append(where)
     assert not bad, "\n".join(map(str, bad))

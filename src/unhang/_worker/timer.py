@@ -25,8 +25,8 @@ _SECOND = 1e9
 class TimerBase:
     """One block with a timeout: what `unhang.expires` returns for shared timers.
 
-    A context manager, for one block at a time and any number of them in turn, and a decorator, which gives each
-    call a timer of its own. Times are seconds of the monotonic clock, ``CLOCK_MONOTONIC``.
+    A context manager, plain and ``async``, for one block at a time and any number of them in turn, and a decorator,
+    which gives each call a timer of its own. Times are seconds of the monotonic clock, ``CLOCK_MONOTONIC``.
 
     Enter, use and leave a timer in one thread, or hand it over as a whole: it is not thread-safe in itself. In a
     child that was forked inside the block, the timer goes on as if nothing had happened, but nobody watches it.
@@ -49,6 +49,23 @@ class TimerBase:
     ) -> None:
         """Disarm the timer."""
         raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        """Arm the timer, without waiting for anything."""
+        if self._slot:
+            self._refuse("enter")
+        try:
+            return self.__enter__()
+        except BaseException:
+            if self._slot:  # a signal handler has raised after the arming
+                self.__exit__(None, None, None)
+            raise
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Disarm the timer, without waiting for anything."""
+        self.__exit__(exc_type, exc, traceback)
 
     def restart(self) -> None:
         """Start the timeout over, from now on, without what the timer was extended by.
