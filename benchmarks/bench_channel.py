@@ -105,7 +105,7 @@ def serve(conn: Connection[Any, Any], channel: Channel, live: int = 0, pid: int 
     """
     server = channel.quick_server()
     far = time.time() + _FAR
-    server.register_timers([channel.request(pid, f"train.py#{number}", far) for number in range(live)])
+    server.register_timers([channel.request(pid, f"train.py:{number}", far) for number in range(live)])
     turn = _turn(server, channel)
     meter = Meter(server)
     server.start()

@@ -141,7 +141,7 @@ def _crowd(conn: Connection[Any, Any], address: str, timers: int) -> None:
             for _ in range(workers):
                 client = unhang.SharedTimerClient(address)
                 for number in range(timers):
-                    stack.enter_context(client.timer(_FAR, f"train.py#{number}"))
+                    stack.enter_context(client.timer(_FAR, f"train.py:{number}"))
             conn.send(time.perf_counter() - start)
 
 

@@ -61,7 +61,7 @@ def _go_on(conn: Connection[Any, Any], address: str, workers: int) -> None:
     with contextlib.ExitStack() as stack:
         for number in range(workers):
             client = unhang.SharedTimerClient(address)
-            timers.append(stack.enter_context(client.timer(_FAR, f"train.py#{number}")))
+            timers.append(stack.enter_context(client.timer(_FAR, f"train.py:{number}")))
         conn.send(True)
         step = 0
         while not conn.poll(_ROUND / _STEPS):

@@ -42,7 +42,7 @@ def worker(shared_client, start):
     """A worker in a block."""
     worker = start(workers.step_by_step, shared_client)
     assert worker.heard() == "ready"
-    worker.told("enter", 600, "/home/ada/a project/train.py#88")
+    worker.told("enter", 600, "/home/ada/a project/train.py:88")
     return worker
 
 
@@ -66,7 +66,7 @@ def test_a_plain_table(address, worker):
     cells = lines[lines.index(title) + 1].split(maxsplit=10)
     assert cells[:3] == ["ok", "-", str(worker.pid)]
     assert (cells[4], cells[6:8]) == ("10min", ["1", "0"])
-    assert cells[10] == "/home/ada/a project/train.py#88"
+    assert cells[10] == "/home/ada/a project/train.py:88"
 
 
 def test_one_document(address, worker):
@@ -78,7 +78,7 @@ def test_one_document(address, worker):
     assert found.watchdog.pid == os.getpid()
     (seen,) = found.workers
     assert (seen.pid, seen.timers, seen.rate) == (worker.pid, 1, 0.0)
-    assert seen.blocks[0].scope == "/home/ada/a project/train.py#88"
+    assert seen.blocks[0].scope == "/home/ada/a project/train.py:88"
     assert json.loads(line)["workers"][0]["left"] < 600
 
 

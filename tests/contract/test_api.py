@@ -251,7 +251,7 @@ def test_the_unnamed_scope_is_the_place_of_the_call(timer):
             with timer.expires(5, client=client):
                 pass
     line = inspect.currentframe().f_lineno
-    assert client.scopes == [f"{__file__}#{line - 3}", f"{__file__}#{line - 2}"] * 2
+    assert client.scopes == [f"{__file__}:{line - 3}", f"{__file__}:{line - 2}"] * 2
 
 
 def test_the_unnamed_scope_is_each_threads_own_place(timer):
@@ -294,7 +294,7 @@ def test_a_decorated_function_keeps_a_scope_that_was_given(timer):
     client = Recorder()
     timer.expires(5, "given", client)(lambda: None)()
     timer.expires(5, client=client)(functools.partial(int, "1"))()
-    assert client.scopes == ["given", f"{__file__}#{inspect.currentframe().f_lineno - 1}"]
+    assert client.scopes == ["given", f"{__file__}:{inspect.currentframe().f_lineno - 1}"]
 
 
 def test_a_decorated_coroutine_is_timed_while_it_runs(timer):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from unhang._core.requests import Fields, MalformedRequestError, check_request, parse_line
 
-GOOD = {"version": 1, "pid": 4711, "scope_id": "train.py#12", "expiration_time": 1.5, "signal": 9}
-FIELDS = Fields(4711, "train.py#12", 1.5, 9)
+GOOD = {"version": 1, "pid": 4711, "scope_id": "train.py:12", "expiration_time": 1.5, "signal": 9}
+FIELDS = Fields(4711, "train.py:12", 1.5, 9)
 
 
 def line(**changes):

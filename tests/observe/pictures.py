@@ -37,7 +37,7 @@ texts = st.text(max_size=30) | st.sampled_from(
         "\x1b[2J\x1b]0;x\x07",
         "a\nb\tc",
         "\u202eevil",
-        "/very/" * 40 + "long.py#88",
+        "/very/" * 40 + "long.py:88",
         "日本語のブロック" * 9,
         "é" * 99,
         "\u0301" * 60,

@@ -153,10 +153,10 @@ def _in_nanoseconds(seconds):
 
 def test_scopes_that_look_the_same_are_one_series():
     """Two series with the same labels would make the whole scrape fail."""
-    state = State(durations={"/a/x/train.py#1": durations(1, budget=5), "/b/x/train.py#1": durations(2, 3, budget=7)})
+    state = State(durations={"/a/x/train.py:1": durations(1, budget=5), "/b/x/train.py:1": durations(2, 3, budget=7)})
     read = samples(state)
-    assert read["unhang_block_duration_seconds_count", (("scope", "x/train.py#1"),)] == 3
-    assert read["unhang_block_budget_seconds", (("scope", "x/train.py#1"),)] == 7
+    assert read["unhang_block_duration_seconds_count", (("scope", "x/train.py:1"),)] == 3
+    assert read["unhang_block_budget_seconds", (("scope", "x/train.py:1"),)] == 7
 
 
 def test_a_bounded_number_of_scopes():

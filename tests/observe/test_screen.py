@@ -91,12 +91,12 @@ def test_titles_stand_above_their_columns(width):
 
 def test_paths_keep_their_lines():
     """Of a block that is named after its place the end is shown, in as many whole directories as there is room for."""
-    scope = "/home/ada/projects/vision/src/train.py#1088"
+    scope = "/home/ada/projects/vision/src/train.py:1088"
     assert fit_scope(scope, 60) == scope
-    assert fit_scope(scope, 24) == "…/src/train.py#1088"
-    assert fit_scope(scope, 18) == "…/train.py#1088"
-    assert fit_scope(scope, 12) == "…ain.py#1088"
-    assert fit_scope("train_with_a_long_name.py#7", 10) == "…name.py#7"
+    assert fit_scope(scope, 24) == "…/src/train.py:1088"
+    assert fit_scope(scope, 18) == "…/train.py:1088"
+    assert fit_scope(scope, 12) == "…ain.py:1088"
+    assert fit_scope("train_with_a_long_name.py:7", 10) == "…name.py:7"
     assert fit_scope("a long name without a place", 10) == "a long na…"
 
 
@@ -142,14 +142,14 @@ def test_incidents_are_below():
         event("killed", 60, pid=20003, rank=3, scope="load", running=61.0, signal="SIGTERM", hang="lock"),
         event("killed", 59, pid=20004, rank=4, scope="load", running=61.0, signal="SIGTERM"),
         event("report", 58, report="a", detail="rank 3 hangs in 'load' for 61 s: lock, loader.py:12 in decode"),
-        event("near miss", 5, pid=20009, rank=9, scope="/a/b/train.py#7"),
+        event("near miss", 5, pid=20009, rank=9, scope="/a/b/train.py:7"),
         event("overslept", 3, late=2.5),
     ]
     lines = shown(Screen(picture([row(0)], events)))
     start = lines.index("incidents, the latest first")
     assert [" ".join(line.split()) for line in lines[start + 1 : start + 5]] == [
         "3s ago overslept 2.5s given back",
-        "5s ago near miss rank 9 (pid 20009) in '/a/b/train.py#7'",
+        "5s ago near miss rank 9 (pid 20009) in '/a/b/train.py:7'",
         "58s ago report rank 3 hangs in 'load' for 61 s: lock, loader.py:12 in deco…",
         "59s ago killed ranks 3-4 in 'load' for 61s, SIGTERM",
     ]

@@ -139,8 +139,8 @@ def test_the_relevant_thread_comes_first():
     at = Thread(id=3, frames=(Frame(function="f", file="/a.py", line=7),))
     assert order((MAIN, OTHER), 2, 1, "") == (OTHER, MAIN)
     assert order((OTHER, MAIN), 99, 1, "named") == (MAIN, OTHER)
-    assert order((OTHER, MAIN, at), 0, 1, "/a.py#5") == (at, MAIN, OTHER)
-    assert order((OTHER, MAIN, at), 0, 1, "/a.py#8") == (MAIN, OTHER, at)
+    assert order((OTHER, MAIN, at), 0, 1, "/a.py:5") == (at, MAIN, OTHER)
+    assert order((OTHER, MAIN, at), 0, 1, "/a.py:8") == (MAIN, OTHER, at)
     assert order((), 2, 1, "") == ()
 
 

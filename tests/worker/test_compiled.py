@@ -117,7 +117,7 @@ def test_a_timer_is_what_was_asked_for(calls):
         seconds = after.total_seconds() if isinstance(after, timedelta) else float(after)
         assert site.slots is clients[which].slots
         assert site.after == int(seconds * 10**9)
-        assert site.scope == (scope or f"made.py#{which + 1}")
+        assert site.scope == (scope or f"made.py:{which + 1}")
         assert (site.ending, site.pretimeout) == parse(signal, grace, pretimeout)
 
 

@@ -191,7 +191,7 @@ def test_code_made_on_the_fly_needs_one_page(unhang_watchdog):
     for number in range(slots._MOST_SITES + 10):
         scope = {"unhang": unhang}
         exec(compile("with unhang.expires(5) as timer: pass", f"made-{number}.py", "exec"), scope)  # noqa: S102
-        assert scope["timer"].scope == f"made-{number}.py#1"
+        assert scope["timer"].scope == f"made-{number}.py:1"
     assert pages(unhang_watchdog) == 1
 
 

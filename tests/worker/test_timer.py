@@ -82,12 +82,12 @@ def test_threads_in_one_block_are_timers_of_their_own(unhang_watchdog):
 
 
 def test_an_unnamed_block_is_named_by_its_place(unhang_watchdog):
-    """``file#line`` of the call, the same each time, however deep the stack is."""
+    """``file:line`` of the call, the same each time, however deep the stack is."""
     for _ in range(2):
         with unhang.expires(after=60) as timer:
             pass
     line = test_an_unnamed_block_is_named_by_its_place.__code__.co_firstlineno + 3
-    assert timer.scope == f"{__file__}#{line}"
+    assert timer.scope == f"{__file__}:{line}"
 
 
 def test_equal_code_in_two_files_is_two_places(unhang_watchdog):
@@ -97,7 +97,7 @@ def test_equal_code_in_two_files_is_two_places(unhang_watchdog):
         scope = {"unhang": unhang}
         exec(compile("def f():\n  with unhang.expires(9) as t: return t.scope", name, "exec"), scope)  # noqa: S102
         names.append(scope["f"]())
-    assert names == ["one.py#2", "two.py#2"]
+    assert names == ["one.py:2", "two.py:2"]
 
 
 def test_one_place_with_two_timeouts_is_right_both_times(unhang_watchdog):
@@ -443,6 +443,6 @@ def test_a_heartbeat_that_stops_expires(unhang_watchdog):
         unhang_watchdog.advance(10)
         assert heart.state == "expired"
     assert [timer.running for timer in unhang_watchdog.expired] == [10]
-    assert "test_timer.py#" in unhang_watchdog.expired[0].scope
+    assert "test_timer.py:" in unhang_watchdog.expired[0].scope
     assert heart.state == "closed"
     assert unhang_watchdog.live == []

@@ -2,7 +2,7 @@
 
 A request on the named pipe is one line of UTF-8, at most ``PIPE_BUF`` bytes, a JSON object::
 
-    {"version": 1, "pid": 4711, "scope_id": "train.py#12", "expiration_time": 1700000000.0, "signal": 9}
+    {"version": 1, "pid": 4711, "scope_id": "train.py:12", "expiration_time": 1700000000.0, "signal": 9}
 
 ``expiration_time`` is in seconds of the wall clock; a negative one disarms. ``signal`` is what to send when
 the timer expires; zero or a negative number tells, and sends nothing. Other fields are ignored.

@@ -55,7 +55,7 @@ def _relevant(threads: tuple[Thread, ...], hint: int, scope: str) -> Thread | No
     hinted = next((thread for thread in threads if hint and thread.id == hint), None)
     if hinted is not None:
         return hinted
-    file, _, line = scope.rpartition("#")
+    file, _, line = scope.rpartition(":")
     if not file or not line.isdecimal():
         return None
     # A block without a name is named by where it begins: who is in it is at a line of that file behind it.

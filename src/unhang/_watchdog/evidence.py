@@ -43,7 +43,7 @@ class Subject:
 
     Attributes:
         handle: the process. It must not be closed meanwhile.
-        scope: of the expired block; ``file#line`` if it has no name.
+        scope: of the expired block; ``file:line`` if it has no name.
         thread: the kernel's number of the thread that probably armed it, a hint; 0 if it is not known.
         user: the worker's user id.
         earlier: a look at it, taken up to some seconds before: a longer window.

@@ -64,7 +64,7 @@ def expires(
     Args:
         after: the timeout, in seconds or as a ``timedelta``, from entering the block on (monotonic clock); or what
             `unhang.learned` returns, which follows from how long such blocks took before.
-        scope: names the timer in the report. Default: the place of this call, as ``file#line``; of a decorated
+        scope: names the timer in the report. Default: the place of this call, as ``file:line``; of a decorated
             function, its qualified name.
         client: whom to ask; default: the one given to `configure`, else the one that the environment names
             (``UNHANG_ADDRESS``, ``TORCHELASTIC_TIMER_FILE``), looked up when the block is entered.
@@ -125,7 +125,7 @@ def _expires(
     if scope is None:
         source = frame.f_code
         key = (id(source), frame.f_lasti, after)
-        scope = f"{source.co_filename}#{frame.f_lineno}"
+        scope = f"{source.co_filename}:{frame.f_lineno}"
     if isinstance(client, SharedTimerClient):
         return client.timer(after, scope, source, key, **options)
     if options:

@@ -39,7 +39,7 @@ def heartbeat(
 
     Args:
         after: the timeout, as for `expires`.
-        scope: names the timer. Default: the place of this call, as ``file#line``.
+        scope: names the timer. Default: the place of this call, as ``file:line``.
         client: as for `expires`.
         signal: as for `expires`.
         grace: as for `expires`.
@@ -49,5 +49,5 @@ def heartbeat(
         raise TypeError(f"unhang.heartbeat has no timeout here, and decorates no function: {HOW_TO_BEAT}")
     if scope is None:
         frame = sys._getframe(1)
-        scope = f"{frame.f_code.co_filename}#{frame.f_lineno}"
+        scope = f"{frame.f_code.co_filename}:{frame.f_lineno}"
     return Heartbeat(after, scope, client, signal=signal, grace=grace, pretimeout=pretimeout)

@@ -14,7 +14,7 @@ _PARTS = 2
 def label_of(scope: str) -> str:
     """A scope on one line: paths by their last two parts, what cannot be printed escaped, the middle of long ones cut.
 
-    The default scope of a block is ``/the/whole/path/of/train.py#12``.
+    The default scope of a block is ``/the/whole/path/of/train.py:12``.
     """
     if scope.startswith("/"):
         scope = "/".join(scope.split("/")[-_PARTS:])

@@ -10,8 +10,8 @@ from rich.cells import cell_len, set_cell_size
 from unhang.report import words
 from unhang.report.live import WorkerInfo
 
-# What names a line, as in "train.py#88".
-_LINE = "#"
+# What names a line, as in "train.py:88".
+_LINE = ":"
 # Nobody needs more of a text on a screen.
 _MOST = 512
 
