@@ -32,7 +32,7 @@ ILL = [
      picture(row(1, armed(after=10, running=400), armed(running=1), idle=0)), Limits(),
      "worker 4001 makes no progress for 400 s: in 'step' for 400 s, timeout 10 s"),
     ("timers that could not be read", picture(row(1, idle=400, timers=3)), Limits(),
-     "worker 4001 makes no progress for 400 s: 3 timers are armed"),
+     "worker 4001 makes no progress for 400 s: it has 3 timers armed"),
     ("one is missing", picture(row(1)), Limits(min_workers=2), "1 worker connected, not 2"),
     ("all are missing, behind the start", picture(), Limits(min_workers=2, startup=900), "0 workers connected, not 2"),
     ("it had its time", picture(row(1, armed(), idle=500, joined=500)), Limits(60, startup=500),

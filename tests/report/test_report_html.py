@@ -5,10 +5,11 @@ from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given, settings
+from msgspec.structs import replace
 
 from report import samples
 from report.random_reports import reports
-from unhang.report import html
+from unhang.report import html, text
 
 
 class Page(HTMLParser):
@@ -71,6 +72,19 @@ def test_what_is_known_about_a_worker_is_there():
     page = Page(html.render(samples.lone())).text
     for word in ("python train.py --lr 0.1", "10.0.0.2:29500", "pt_data_worker", "waiting for data", "pin_memory"):
         assert word in page
+
+
+def test_one_of_each_is_no_plural():
+    """Of what is counted, as text and as a page: a timer that was armed once, one page, one thread, one more worker."""
+    lone = samples.lone()
+    (worker,) = lone.workers
+    process = replace(worker.evidence.process, threads=1, major_faults=1, swapped=1)
+    worker = replace(worker, sequence=1, evidence=replace(worker.evidence, process=process))
+    ones = replace(lone, workers=(worker,), progressing=1)
+    page = Page(html.render(ones)).text
+    for said in ("armed once,", "1 page read from disk; 1 thread", "1 more makes progress", "1 byte swapped"):
+        assert said in page
+    assert "1 more makes progress" in text.render(ones)
 
 
 @given(reports)

@@ -32,6 +32,25 @@ def test_durations(duration, said):
     assert words.seconds(duration) == said
 
 
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        (words.number(0, "worker"), "0 workers"),
+        (words.number(1, "worker"), "1 worker"),
+        (words.number(2000, "more worker"), "2,000 more workers"),
+        (words.often(0), "never"),
+        (words.often(1), "once"),
+        (words.often(3), "3 times"),
+        (words.size(1), "1 byte"),
+        (words.size(2), "2 bytes"),
+        (words.size(3 << 20), "3 MiB"),
+    ],
+)
+def test_numbers_and_nouns_agree(said, wanted):
+    """One of it is no plural."""
+    assert said == wanted
+
+
 @given(st.sets(st.integers(0, 40)))
 def test_ranges_name_each_number_once(numbers):
     """What is folded can be unfolded."""

@@ -12,6 +12,7 @@ from unhang._verdict.running import Finding
 from unhang._verdict.scene import COLLECTIVE
 from unhang._verdict.symptoms import ENOUGH_TO_STARVE, Symptoms, is_running
 from unhang.report.model import HangClass
+from unhang.report.words import number
 
 Rule = Callable[[Symptoms], Finding | None]
 
@@ -74,7 +75,9 @@ def _disk(symptoms: Symptoms) -> Finding | None:
     many = symptoms.major_faults >= max(3, _FAULTS_A_SECOND * symptoms.window)
     if many and seen.cpu < 0.5 and not seen.rests:
         swapped = f", with {symptoms.swapped >> 20} MiB swapped out" if symptoms.swapped else ""
-        return HangClass.DISK, (f"read {symptoms.major_faults} pages from disk in {symptoms.window:.2f} s{swapped}",)
+        return HangClass.DISK, (
+            f"read {number(symptoms.major_faults, 'page')} from disk in {symptoms.window:.2f} s{swapped}",
+        )
     if seen.states != ("D", "D"):
         return None
     where = f"state D in {look.wchan}" if look.wchan else "state D"

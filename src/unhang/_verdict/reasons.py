@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from unhang._verdict.scene import COLLECTIVE, Kind, Scene, counts, hang_of, place
 from unhang.report.model import Departed, HangClass, Worker
-from unhang.report.words import quoted, who
+from unhang.report.words import often, quoted, who
 
 # So many places are named; of more, how many they are.
 _MOST_PLACES = 4
@@ -142,7 +142,7 @@ def _count(worker: Worker, scope: str) -> int:
 
 
 def _often(times: int) -> str:
-    return {0: "", 1: "once"}.get(times, f"{times} times")
+    return often(times) if times else ""
 
 
 def _are(workers: Sequence[Worker]) -> str:

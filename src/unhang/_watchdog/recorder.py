@@ -19,6 +19,7 @@ from unhang._watchdog.incident import Findings
 from unhang.report import text
 from unhang.report.headline import headline
 from unhang.report.model import Report, Verdict, Worker
+from unhang.report.words import number
 
 logger = logging.getLogger("unhang.watchdog")
 
@@ -120,7 +121,7 @@ class Recorder:
             workers=_in_order(findings.workers, verdict),
             progressing=findings.progressing,
             departed=findings.departed,
-            omitted=(f"{findings.left_out} more workers that are as quiet",) if findings.left_out else (),
+            omitted=(f"{number(findings.left_out, 'more worker')} as quiet as these",) if findings.left_out else (),
             complete=findings.complete,
             watchdog=os.getpid(),
             version=self._version,

@@ -22,7 +22,7 @@ from unhang.cli import options
 from unhang.cli.output import read_by_somebody
 from unhang.observe.screen_words import duration as in_few_cells
 from unhang.observe.screen_words import fit_scope
-from unhang.report.words import quoted
+from unhang.report.words import number, quoted
 
 _SECOND = 1e9
 _WIDTH = 80
@@ -287,4 +287,4 @@ def _notes(rows: list[Row], learned: Learned) -> Iterator[str]:
         would = "that" if killed == 1 else "those"
         yield f"{killed:,} killed in {quoted(scope)}; how long {would} would have taken is not known"
     if learned.dropped:
-        yield f"{learned.dropped:,} scopes were dropped: a file holds {MOST_SCOPES:,}"
+        yield f"{number(learned.dropped, 'scope')} dropped: a file holds {MOST_SCOPES:,}"

@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 
 from unhang.observe.picture import Picture, Row
+from unhang.report.words import number
 
 # The loop of a watchdog turns once a second at least. Seconds behind which it is not well.
 LATE = 5.0
@@ -73,9 +74,9 @@ def in_words(picture: Picture, limits: Limits = DEFAULT) -> str:
     """One line about a picture that is well."""
     count = len(picture.rows)
     if count < limits.min_workers:
-        return f"{_workers(count)} of {limits.min_workers}; the watchdog has just started"
+        return f"{number(count, 'worker')} of {limits.min_workers}; the watchdog has just started"
     idle = sum(not row.timers for row in picture.rows)
-    return f"{_workers(count)}, {idle} of them in no block" if idle else _workers(count)
+    return f"{number(count, 'worker')}, {idle} of them in no block" if idle else number(count, "worker")
 
 
 def stalled(picture: Picture, limits: Limits = DEFAULT) -> list[tuple[float, Row]]:
@@ -95,7 +96,7 @@ def _why_missing(picture: Picture, limits: Limits) -> str:
     count = len(picture.rows)
     if count >= limits.min_workers or picture.at - picture.watchdog.started < limits.startup:
         return ""
-    return f"{_workers(count)} connected, not {limits.min_workers}"
+    return f"{number(count, 'worker')} connected, not {limits.min_workers}"
 
 
 def _why_stalled(picture: Picture, limits: Limits) -> str:
@@ -104,11 +105,7 @@ def _why_stalled(picture: Picture, limits: Limits) -> str:
         return ""
     seconds, row = found[0]
     line = f"{_who(row)} makes no progress for {seconds:.0f} s: {_where(row)}"
-    return line if len(found) == 1 else f"{len(found)} of {_workers(len(picture.rows))} stall; {line}"
-
-
-def _workers(count: int) -> str:
-    return "1 worker" if count == 1 else f"{count} workers"
+    return line if len(found) == 1 else f"{len(found)} of {number(len(picture.rows), 'worker')} stall; {line}"
 
 
 def _who(row: Row) -> str:
@@ -118,7 +115,7 @@ def _who(row: Row) -> str:
 
 def _where(row: Row) -> str:
     if not row.armed:
-        return f"{row.timers} timers are armed" if row.timers else "it is in no block"
+        return f"it has {number(row.timers, 'timer')} armed" if row.timers else "it is in no block"
     block = row.armed[0]
     where = f"in {_quoted(block.scope)} for {block.running:.0f} s"
     return f"{where}, timeout {block.after:.0f} s" if math.isfinite(block.after) else where

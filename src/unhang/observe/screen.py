@@ -19,8 +19,9 @@ from unhang.observe.screen_incidents import incidents
 from unhang.observe.screen_marks import Level, Mark, marks
 from unhang.observe.screen_pane import pane_lines
 from unhang.observe.screen_state import State, arranged, place_of, scrolled
-from unhang.observe.screen_words import duration, fold, workers
+from unhang.observe.screen_words import duration, fold
 from unhang.report.model import Report
+from unhang.report.words import number
 
 # From this many lines on there is room for all parts.
 _WHOLE = 14
@@ -98,7 +99,7 @@ class Screen:
         told = incidents(self.picture.recent, self.picture.at, self.width)
         room = min(_MOST_INCIDENTS, self.height // 6)
         more = f", {len(told) - room} more" if len(told) > room else ""
-        missed = f", {self.picture.missed} events were missed" if self.picture.missed else ""
+        missed = f", missed {number(self.picture.missed, 'event')}" if self.picture.missed else ""
         title = f"incidents, the latest first{more}{missed}" if told else f"no incidents{missed}"
         return [Text(title, style="bold" if told else "dim"), *told[:room]]
 
@@ -172,5 +173,5 @@ class Screen:
             left = min(row.left for row in above_or_below)
             said.append("in no block" if left == float("inf") else f"the nearest of them has {duration(left)} left")
         if self.state.filter:
-            said.append(f"{workers(len(self.picture.rows) - len(self.rows))} filtered out")
+            said.append(f"{number(len(self.picture.rows) - len(self.rows), 'worker')} filtered out")
         return Text(f"    … {', '.join(said)}" if said else "", style="dim")

@@ -10,8 +10,9 @@ from rich.text import Text
 from unhang.observe.picture import Picture, Row
 from unhang.observe.screen_marks import Level, Mark
 from unhang.observe.screen_state import State
-from unhang.observe.screen_words import duration, fit, fit_path, name, workers
+from unhang.observe.screen_words import duration, fit, fit_path, name
 from unhang.report.live import Watchdog
+from unhang.report.words import number, often
 
 # Seconds: a watchdog looks at its workers at least once a second.
 _LATE_LOOP = 3.0
@@ -25,8 +26,8 @@ def header(picture: Picture, busy: float | None, width: int, title: str = "unhan
     first = [
         f"watchdog {watchdog.pid} on {fit(watchdog.host, 24) or '?'}",
         f"up {duration(max(0.0, picture.at - watchdog.started))}",
-        workers(len(picture.rows)),
-        f"{timers:,} timer{'' if timers == 1 else 's'} armed",
+        number(len(picture.rows), "worker"),
+        f"{number(timers, 'timer')} armed",
     ]
     line = Text.assemble((title, "bold"), f"  {'  '.join(first)}")
     if watchdog.observe:
@@ -43,7 +44,7 @@ def _loop(picture: Picture, busy: float | None, width: int) -> Text:
     text.append("" if busy is None else f"{busy:.2%} busy, ").append(f"longest turn {duration(watchdog.longest)}")
     text.append_text(_dropped(watchdog))
     if watchdog.overslept:
-        text.append(f"  overslept {watchdog.overslept} times, {duration(watchdog.overslept_time)}", "yellow")
+        text.append(f"  overslept {often(watchdog.overslept)}, {duration(watchdog.overslept_time)}", "yellow")
     return text.append(f"  {fit_path(watchdog.address, max(12, width - text.cell_len - 2))}", "dim")
 
 
@@ -72,7 +73,7 @@ def standing_out(rows: Sequence[Row], marks: Mapping[int, Mark], alarm: str) -> 
         return Text(f"EXPIRED: {name(first.info)} is {marks[first.info.number].why}{more}", style="bold white on red")
     if slow := counts[Level.HALF] + counts[Level.LATE]:
         first = min((row for row in rows if _level(row, marks) in (Level.HALF, Level.LATE)), key=lambda row: row.left)
-        said = f"{workers(slow)} beyond half of a budget; {name(first.info)} has {duration(first.left)} left"
+        said = f"{number(slow, 'worker')} beyond half of a budget; {name(first.info)} has {duration(first.left)} left"
         return Text(said, style="yellow")
     return Text("nobody stands out" if rows else "", style="green")
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from unhang.observe.picture import Row
 from unhang.observe.screen_words import duration, fit_scope, since
+from unhang.report.words import number
 
 HALF, LATE = 0.5, 0.8
 # Seconds: what is shorter is no stall. A worker is seen to move to the second.
@@ -131,7 +132,7 @@ def _elsewhere(still: Sequence[Row]) -> dict[int, Mark]:
     if not usual or not _is_few(few, still):
         return {}
     where = fit_scope(_innermost(next(row for row in still if _scopes(row) == usual)), _LONGEST_NAME)
-    wait = f"{count:,} others are in '{where}'"
+    wait = f"{'another one is' if count == 1 else f'{count:,} others are'} in '{where}'"
     return {row.info.number: Mark(Level.SUSPECT, f"{_inside(row)} for {since(row.idle)}; {wait}") for row in few}
 
 
@@ -149,7 +150,7 @@ def _behind(still: Sequence[Row]) -> dict[int, Mark]:
 
 
 def _by(blocks: int) -> str:
-    return f"{blocks:,} block{'' if blocks == 1 else 's'} behind the others"
+    return f"{number(blocks, 'block')} behind the others"
 
 
 def _is_few(few: Sequence[Row], still: Sequence[Row]) -> bool:

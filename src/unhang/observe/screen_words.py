@@ -73,8 +73,3 @@ def since(seconds: float) -> str:
 def name(info: WorkerInfo) -> str:
     """One worker: ``rank 7 (pid 1234)``, or ``worker 1234`` by its pid."""
     return f"worker {info.pid}" if info.rank is None else f"rank {info.rank} (pid {info.pid})"
-
-
-def workers(count: int) -> str:
-    """How many workers."""
-    return f"{count:,} worker{'' if count == 1 else 's'}"

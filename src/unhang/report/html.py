@@ -81,6 +81,8 @@ def _template() -> jinja2.Template:
     )
     environment.filters |= {
         "seconds": words.seconds,
+        "number": words.number,
+        "often": words.often,
         "size": words.size,
         "quoted": words.quoted,
         "who": words.who,

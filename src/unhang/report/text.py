@@ -41,7 +41,7 @@ def render(report: Report) -> str:
             *([] if accused is parts.victims else _folded("waiting:", parts.victims, most=2)),
             *([] if accused is parts.suspects else _folded("also:", parts.suspects, most=2)),
             *_folded("others:", parts.others, most=1),
-            *([f"{_LABEL('others:')}{report.progressing} more make progress"] if report.progressing > 0 else []),
+            *_progressing(report.progressing),
             *_departed("gone:", [each for each in report.departed if each not in parts.gone]),
             *_outcomes(report.workers, parts.culprits),
             *_left_out(report),
@@ -240,6 +240,10 @@ def _outcomes(workers: Sequence[Worker], culprits: Sequence[Worker]) -> list[str
     if let_be := [worker for worker in culprits if not (worker.outcome or worker.exit or worker.expired)]:
         line += f"; {words.who(let_be)} left alone: no timer of {'it' if len(let_be) == 1 else 'them'} has expired"
     return _wrapped(f"{_LABEL('outcome:')}{line}", len(_LABEL("")))
+
+
+def _progressing(count: int) -> list[str]:
+    return [f"{_LABEL('others:')}{count:,} more {'makes' if count == 1 else 'make'} progress"] if count > 0 else []
 
 
 def _left_out(report: Report) -> list[str]:

@@ -85,10 +85,22 @@ def moment(time: str) -> str:
     return f"{parsed:%Y-%m-%d %H:%M:%S} UTC" if parsed else clean(time, 32)
 
 
+def number(count: int, noun: str) -> str:
+    """So many: ``1 worker``, ``2,000 workers``. The noun is one whose plural ends in s."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def often(count: int) -> str:
+    """So often: ``never``, ``once``, ``3 times``."""
+    return {0: "never", 1: "once"}.get(count, f"{count:,} times")
+
+
 def size(count: int) -> str:
     """A number of bytes, in binary units."""
-    amount = float(count)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
+    if abs(count) < 1024:
+        return number(count, "byte")
+    amount = count / 1024
+    for unit in ("KiB", "MiB", "GiB"):
         if abs(amount) < 1024:
             return f"{amount:.0f} {unit}"
         amount /= 1024
@@ -127,7 +139,7 @@ def who_with_pid(worker: Worker | Departed) -> str:
 def count(workers: Sequence[Worker | Departed]) -> str:
     """How many workers: ``1 rank``, ``3 ranks``, or ``3 workers`` if they have no ranks."""
     noun = "rank" if all(worker.rank is not None for worker in workers) else "worker"
-    return f"{len(workers)} {noun}{_s(workers)}"
+    return number(len(workers), noun)
 
 
 def ending(exit_: str) -> str:
