@@ -1,5 +1,6 @@
 """Which watchdog a program gets: the one that is given, the one in the environment, or one of its own."""
 
+import multiprocessing
 import os
 import signal
 import stat
@@ -88,6 +89,28 @@ def test_the_watchdog_of_a_program_serves_its_children():
         print("fine")
     """)
     assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_the_watchdog_of_a_program_serves_each_start_method(tmp_path, method):
+    """A process of multiprocessing that hangs in its block is killed, however it was started."""
+    script = tmp_path / "program.py"
+    script.write_text(f"""
+import multiprocessing, time, unhang
+
+def work():
+    with unhang.expires(0.2, signal="none"):
+        time.sleep(600)
+
+if __name__ == "__main__":
+    unhang.configure()
+    process = multiprocessing.get_context({method!r}).Process(target=work)
+    process.start()
+    process.join()
+    print(process.exitcode)
+""")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=50, check=False)
+    assert done.stdout == f"{-signal.SIGKILL}\n", done.stderr
 
 
 def test_the_watchdog_of_a_program_outlives_it_for_its_children():
