@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 
+from unhang._platform.finalizer import finalizer
+
 
 class Descriptor:
     """A descriptor that knows what it was opened for. Not thread-safe."""
@@ -37,6 +39,8 @@ class OwnFd:
     def __init__(self, fd: int) -> None:
         self.fd = fd
 
-    def __del__(self) -> None:
+    def _close(self) -> None:
         with contextlib.suppress(OSError):
             os.close(self.fd)
+
+    __del__ = finalizer(_close)

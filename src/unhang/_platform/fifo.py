@@ -10,6 +10,7 @@ import select
 import stat
 import time
 
+from unhang._platform.finalizer import finalizer
 from unhang._platform.fork import close_in_child
 from unhang._platform.waiter import Waiter
 from unhang.errors import NoTimerServerError, NotOurPipeError, PipeFullError
@@ -75,8 +76,7 @@ class Fifo:
         if pin >= 0:
             os.close(pin)
 
-    def __del__(self) -> None:
-        self.close()
+    __del__ = finalizer(close)
 
     def open(self, waiter: Waiter) -> FifoReader:
         """Open the pipe for reading, and add it to what is waited for; does not wait for a writer.

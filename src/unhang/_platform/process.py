@@ -18,6 +18,7 @@ import sys
 
 from unhang._core.rules import Facts, Me
 from unhang._platform.credentials import peer_credentials
+from unhang._platform.finalizer import finalizer
 
 LINUX = sys.platform == "linux"
 _NOBODY = {errno.ENOENT, errno.ESRCH, errno.EACCES, errno.EPERM, errno.ENOTDIR}
@@ -288,8 +289,7 @@ class ProcessHandle:
         if fd >= 0:
             os.close(fd)
 
-    def __del__(self) -> None:
-        self.close()
+    __del__ = finalizer(close)
 
 
 def _open_pidfd(pid: int) -> int:

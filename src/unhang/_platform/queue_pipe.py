@@ -21,6 +21,7 @@ from typing import Any
 
 from unhang._core.frames import frame
 from unhang._platform.fifo import enlarge, read_available, write_patiently
+from unhang._platform.finalizer import finalizer
 from unhang._platform.fork import close_in_child
 
 
@@ -94,8 +95,7 @@ class QueueWriter:
         if fd >= 0:
             os.close(fd)
 
-    def __del__(self) -> None:
-        self.close()
+    __del__ = finalizer(close)
 
 
 class QueueReader:
@@ -184,5 +184,4 @@ class QueueReader:
                 os.close(fd)
         self.fd = self._writer = -1
 
-    def __del__(self) -> None:
-        self.close()
+    __del__ = finalizer(close)

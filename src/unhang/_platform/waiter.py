@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from unhang._platform.finalizer import finalizer
 from unhang._platform.fork import close_in_child
 
 _MILLISECOND = 0.001
@@ -126,5 +127,4 @@ class Waiter:
             os.close(self._waker)
             self._woken = self._waker = -1
 
-    def __del__(self) -> None:
-        self.close()
+    __del__ = finalizer(close)

@@ -180,8 +180,8 @@ def configure(
     Raises:
         NotSupportedError: there is no watchdog to be had for this process; the message says why.
 
-    Call it once, before threads use `expires`. A forked child keeps the choice. Processes that `multiprocessing` starts by
-    spawn or forkserver find the watchdog in their environment: call it before the first of them is started.
+    Call it once, before threads use `expires`. A forked child keeps the choice. Processes that `multiprocessing` starts
+    by spawn or forkserver find the watchdog in their environment: call it before the first of them is started.
     """
     _leave()
     if learn is not None:

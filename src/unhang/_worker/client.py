@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from unhang._platform.finalizer import finalizer
 from unhang._worker.flags import says_no
 from unhang._worker.implementation import CHOSEN, Timer
 from unhang._worker.seconds import nanoseconds
@@ -166,9 +167,11 @@ class SharedTimerClient:
         """
         return self.slots.channel.connect()
 
-    def __del__(self) -> None:
+    def _leave(self) -> None:
         if hasattr(self, "slots"):
             self.slots.leave()
+
+    __del__ = finalizer(_leave)
 
     def close(self) -> None:
         """Leave the watchdog: it forgets all timers of this client. Arming one connects again."""

@@ -8,6 +8,7 @@ watchdog would look too late, or has not looked for too long.
 from __future__ import annotations
 
 from os import getpid
+from sys import is_finalizing
 
 from unhang._core.durations import BUCKET_COUNT, BUCKETS, FIRST, LONGEST, RECORD_BYTES, SHORTEST_OCTAVE, bucket_of
 from unhang._core.page import DEADLINE, NEVER, SEQUENCE, TIMEOUT
@@ -46,13 +47,22 @@ class Slot(SlotBase):
         self.watched = UNWATCHED
         self.cell = copy
 
-    def __del__(self) -> None:
+    # Globals as arguments: as the interpreter ends, those of this module may be gone.
+    def __del__(
+        self,
+        getpid: Callable[[], int] = getpid,
+        is_finalizing: Callable[[], bool] = is_finalizing,
+        index: int = DEADLINE,
+        never: int = NEVER,
+    ) -> None:
         # In a forked child, what threads of the parent held goes before it could be cut off: it is the parent's.
         if not hasattr(self, "cell") or self.pid != getpid():
             return
         cell = self.cell
-        is_armed = cell[DEADLINE] < NEVER
-        cell[DEADLINE] |= NEVER
+        is_armed = cell[index] < never
+        cell[index] |= never
+        if is_finalizing():
+            return
         back = _Return()
         back.place = (cell, self.watched)
         back.spare, self.spare = self.spare, back  # type: ignore[assignment]

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import sys
+from sys import is_finalizing
 
 from unhang._core.page import DEADLINE, NEVER, SEQUENCE, SLOT_BYTES, read_scope, scope_bytes
 
@@ -94,8 +94,8 @@ class SlotBase:
         free.clear()
 
 
-def warn_of_dropped_timer(cell: memoryview) -> None:
-    if sys.is_finalizing():
+def warn_of_dropped_timer(cell: memoryview, is_finalizing: Callable[[], bool] = is_finalizing) -> None:
+    if is_finalizing():  # the globals of this module may be gone
         return
     import warnings
 
