@@ -1,4 +1,7 @@
-"""Runs the Python examples of README.md and docs/, each as a script under `unhang run`, as a reader would."""
+"""Runs the Python examples of README.md and docs/, each as a script under `unhang run`, as a reader would.
+
+Tests and examples have a budget each: see `tests/budgets.py`.
+"""
 
 import subprocess
 import sys
@@ -7,6 +10,9 @@ from pathlib import Path
 
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser
+
+sys.path.insert(0, str(Path(__file__).parent / "tests"))
+pytest_plugins = ["budgets"]
 
 
 def run_as_script(example: Example) -> str | None:

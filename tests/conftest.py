@@ -23,7 +23,6 @@ from unhang.testing import unhang_watchdog  # noqa: F401 - a fixture
 # What CI says of a change is the same each time; new examples are for those who work on it.
 settings.register_profile("unhang", deadline=None, max_examples=100, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("unhang")
-reaper.adopt_orphans()
 
 
 @pytest.fixture

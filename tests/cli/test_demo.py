@@ -6,11 +6,12 @@ import sys
 import pytest
 
 import unhang
+from support import LONG
 
 
 def run(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "unhang", *arguments], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "unhang", *arguments], capture_output=True, text=True, timeout=LONG, check=False
     )
 
 

@@ -99,6 +99,7 @@ def test_requests_are_the_same_on_the_wire():
     assert unhang.FileTimerRequest(**fields).to_json() == torch_timer.FileTimerRequest(**fields).to_json()
 
 
+@pytest.mark.budget(330)
 def test_our_package_in_torchs_place(tmp_path):
     """The tests of the contract pass with our modules under torch's names beside the rest of the real torch."""
     contract = Path(__file__).parents[1] / "contract"
@@ -140,6 +141,7 @@ main(["--standalone", "--nproc-per-node", "2", "--max-restarts", "1", "--monitor
 """
 
 
+@pytest.mark.budget(150)
 def test_a_real_torchrun_with_our_server_in_its_agent(tmp_path):
     """A rank that hangs with the GIL held is killed, its agent survives, and restarts the job to its end."""
     train = tmp_path / "train.py"

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+# They build, with time for a compiler and pip.
+pytestmark = pytest.mark.budget(240)
+
 ROOT = Path(__file__).parents[2]
 SOURCE = "src/unhang/_worker/_block.c"
 EXTENSION = "_block" + sysconfig.get_config_var("EXT_SUFFIX")

@@ -12,6 +12,9 @@ import pytest
 from report import samples
 from unhang.report import html
 
+# A browser takes its time to start.
+pytestmark = pytest.mark.budget(150)
+
 
 class _Counted(http.server.BaseHTTPRequestHandler):
     def do_GET(self):

@@ -4,10 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TRAIN = Path(__file__).parents[2] / "examples" / "train.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
 
 
+@pytest.mark.budget(240)
 def test_torchrun_trains_to_the_end_over_a_rank_that_hangs_with_the_gil():
     """The hung rank is killed at its deadline, torchrun starts both again, the model learns, status 0."""
     done = subprocess.run(

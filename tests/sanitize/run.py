@@ -25,6 +25,7 @@ TESTS = ["tests/worker", "tests/core/test_page.py", "tests/test_implementation.p
 # That one is about watchdogs, which are too slow here for the times that it gives them.
 TESTS_LEFT_OUT = "tests/worker/test_choose.py"
 PYTEST = ["-m", "pytest", "-n", "2", "-p", "no:cacheprovider", "-p", "fewer_examples", "--hypothesis-profile=sanitize"]
+PYTEST += ["--budget=600"]  # everything takes longer there
 SANITIZE = "-g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined"
 # 2: faulthandler, which belongs to the development mode, must not keep the report for itself.
 ASAN = "detect_leaks=0:handle_segv=2:handle_sigbus=2:handle_abort=2"
