@@ -345,7 +345,7 @@ def test_a_report_directory_that_was_removed_is_made_anew(start, serve_shared, r
 
 def test_nothing_is_left_of_hangs_that_are_over(start, serve_shared, reports):
     """Descriptors of workers that are dead are given back, also by threads that wait for the next hang."""
-    before = _stack_files()  # that of the test's own budget
+    before = _stack_files()  # of the budget of the test, and of servers before, which are garbage
     server = serve_shared(on_expired=reports.put, signal="none")
     client = unhang.SharedTimerClient(server.address)
     assert start(workers.sleep_in_block, client, 0.1).ended() == -signal.SIGKILL
@@ -357,7 +357,7 @@ def test_nothing_is_left_of_hangs_that_are_over(start, serve_shared, reports):
         worker.end()
     server._response._incidents._incidents.clear()
     gc.collect()
-    until(lambda: _stack_files() == before)
+    until(lambda: _stack_files() <= before)
 
 
 def _stack_files():
