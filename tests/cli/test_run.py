@@ -101,6 +101,13 @@ def test_a_command_that_ignores_sigterm_is_killed(monkeypatch):
     assert (done.returncode, done.stdout) == (124, "x\n")
 
 
+def test_the_last_line_says_that_a_worker_needed_sigkill():
+    """The report says what will be done; this is what it came to."""
+    code = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {HANG}".replace("; import", "\nimport")
+    last = run("--grace", "0.2", "--", *python(code)).stderr.splitlines()[-1]
+    assert "is dead, by SIGKILL, after SIGTERM did not end it: it was in 'stuck'" in last
+
+
 def test_time_in_which_it_was_stopped_is_not_the_commands():
     """--after counts only time in which `unhang run` itself could run: here its command stops it for a while."""
     assert (

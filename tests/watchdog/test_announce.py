@@ -34,6 +34,15 @@ OTHER = Expired(scope="far", after=9.0, late=0.1, running=9.5)
             "SIGTERM",
             "worker 7 is still in 'near' and 1 more after 1.25 s (timeout 1 s): ending it with SIGTERM",
         ),
+        ("ended", RANK, [NEAR], "SIGTERM", "rank 2 (pid 7) is dead, by SIGTERM: it was in 'near' (timeout 1 s)"),
+        ("ended", Watched(7), [NEAR], "SIGKILL", "worker 7 is dead, by SIGKILL: it was in 'near' (timeout 1 s)"),
+        (
+            "ended",
+            Watched(7),
+            [NEAR],
+            "SIGTERM and SIGKILL",
+            "worker 7 is dead, by SIGKILL, after SIGTERM did not end it: it was in 'near' (timeout 1 s)",
+        ),
         ("died", Watched(7), [NEAR], "SIGSEGV", "worker 7 died in 'near': SIGSEGV"),
         ("died", Watched(7), [], "exit code 1", "worker 7 died: exit code 1"),
         ("overslept", None, [NEAR], "", "the watchdog overslept: all deadlines are given 0.1 s back"),
@@ -44,6 +53,16 @@ def test_each_event_is_a_line(caplog, event, worker, timers, detail, line):
     with caplog.at_level(logging.DEBUG, "unhang.watchdog"):
         announce(event, worker, timers, detail)
     assert caplog.messages == [line]
+
+
+@pytest.mark.parametrize(
+    ("signals", "is_warning"), [("SIGTERM", False), ("SIGKILL", True), ("SIGINT and SIGKILL", True)]
+)
+def test_an_end_by_sigkill_is_a_warning(caplog, signals, is_warning):
+    """The report, which is printed before the first signal, could not say so; the end it announced needs no line."""
+    with caplog.at_level(logging.WARNING, "unhang.watchdog"):
+        announce("ended", RANK, [NEAR], signals)
+    assert bool(caplog.messages) is is_warning
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,6 @@ _LEVELS = {
 }
 _WORDS = {
     "killed": "ending it with {}",
-    "ended": "it is dead, by {}",
     "unkillable": "it does not die, though SIGKILL was sent: it waits in the kernel for a disk, a network or a device",
     "expired": "it is only observed",
     "pretimeout": "its deadline comes near",
@@ -38,6 +37,7 @@ _WORDS = {
     "refused": "not killed: it is protected, see above",
     "failed": "could not be killed yet",
 }
+_SURE_KILL = "SIGKILL"
 _COMING_AND_GOING = {
     "connect": "{} is watched",
     "disconnect": "{} has left",
@@ -58,6 +58,8 @@ def announce(
         written: the same as a document, whose fields the record gets.
     """
     level = _LEVELS.get(event, logging.ERROR)
+    if event == "ended" and _SURE_KILL in detail:
+        level = logging.WARNING  # the report was written before
     if logger.isEnabledFor(level):  # others wait in the loop meanwhile
         logger.log(level, "%s", _line(event, worker, timers, detail), extra=fields_of(written))
 
@@ -78,12 +80,25 @@ def _line(event: str, worker: Watched | None, timers: list[Expired], detail: str
     if event == "died":
         where = f" in {timers[0].scope!r}" if timers else ""
         return f"{who} died{where}: {detail}"
+    return f"{who} {_about_timers(event, timers, detail)}"
+
+
+def _about_timers(event: str, timers: list[Expired], detail: str) -> str:
+    """What has happened to a worker whose timers have expired, the earliest first, or are about to."""
     first = timers[0]
+    if event == "ended":
+        return f"is dead, {_by(detail)}: it was in {first.scope!r} (timeout {first.after:g} s)"
     others = f" and {len(timers) - 1} more" if len(timers) > 1 else ""
     after = f"{first.scope!r}{others} after {first.running:.3g} s (timeout {first.after:g} s)"
     if event == "near miss":
-        return f"{who} left {after}, just before the first signal: spared"
-    return f"{who} is still in {after}: {_WORDS[event].format(detail)}"
+        return f"left {after}, just before the first signal: spared"
+    return f"is still in {after}: {_WORDS[event].format(detail)}"
+
+
+def _by(signals: str) -> str:
+    """How a worker was ended, from the names of the signals that were sent, joined by "and"."""
+    *before, last = signals.split(" and ")
+    return f"by {last}, after {' and '.join(before)} did not end it" if before else f"by {last}"
 
 
 def _who(worker: Watched) -> str:
