@@ -7,6 +7,7 @@ import pytest
 
 import unhang.api
 from report import samples
+from unhang.report import frames
 from unhang.report.frames import is_library, telling_thread, user_frame
 from unhang.report.model import Evidence, Frame, HangClass, Thread
 
@@ -37,6 +38,15 @@ def test_libraries(file):
 def test_programs(file):
     """Anything else is the user's."""
     assert not is_library(file)
+
+
+def test_the_programs_of_an_installed_unhang_are_programs(monkeypatch):
+    """The demo's workers are what hangs in the demo, also where all else beside them is a library."""
+    ours = "/home/ada/venv/lib/python3.11/site-packages/unhang"
+    monkeypatch.setattr(frames, "_here", lambda: ((f"{ours}/",), f"{ours}/cli/"))
+    assert not is_library(f"{ours}/cli/demo_workers.py")
+    assert is_library(f"{ours}/api.py")
+    assert is_library("/home/ada/venv/lib/python3.11/site-packages/torch/cli/x.py")
 
 
 NATIVE = Frame(function="poll", file="/lib/libc.so.6", native=True)

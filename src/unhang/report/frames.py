@@ -22,9 +22,14 @@ _LIBRARY = re.compile(
 
 
 def is_library(file: str) -> bool:
-    """Whether a file is of a standard library, an installed package, or unhang, and so not the user's program."""
+    """Whether a file is of a standard library, an installed package, or unhang, and so not the user's program.
+
+    The programs that come with unhang are programs wherever it is installed: the demo's workers among them.
+    """
     libraries, programs = _here()
-    return _LIBRARY.search(file) is not None or (file.startswith(libraries) and not file.startswith(programs))
+    if file.startswith(programs):
+        return False
+    return _LIBRARY.search(file) is not None or file.startswith(libraries)
 
 
 @functools.cache
