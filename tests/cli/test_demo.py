@@ -16,11 +16,15 @@ def run(*arguments):
 
 
 def test_the_demo_goes_as_it_should():
-    """Eight workers each way, shared timers first: three finish, five are killed, status 0."""
+    """Eight workers each way, shared timers first: three finish, five are killed; status 0, lines of 80 columns."""
     done = run("demo", "--after", "0.5")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    assert "shared" in lines[1]
+    assert lines[0].startswith("shared timers: ")
+    assert max(map(len, lines)) <= 80
+    assert " ".join(done.stdout.split()).count("when the evidence about all who hang is there") == 1
+    assert done.stdout.count("demo_workers.py:") == 5
+    assert "<string>" not in done.stdout
     assert sum("finished" in line for line in lines) == 9
     assert sum(" killed" in line and " ms" in line for line in lines) == 15
     assert "All 24 workers ended as they should" in done.stdout

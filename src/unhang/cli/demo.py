@@ -13,8 +13,17 @@ from rich.table import Table
 from rich.text import Text
 
 from unhang.cli.demo_run import Worker, find, servers, start, watch
+from unhang.cli.demo_workers import BEHAVIOURS
 from unhang.report.model import Report
 
+# Columns, where nobody says how many there are.
+_WIDTH = 80
+_TITLES = {
+    "shared": "shared timers: signalled some hundredths of a second after the deadline, when the evidence about all "
+    "who hang is there (--evidence 0: at the deadline)",
+    "queue": "a multiprocessing queue, as torch has it: signalled at the deadline, no evidence is taken",
+    "fifo": "a named pipe, as torch has it: signalled at the deadline, no evidence is taken",
+}
 _WAYS = {"shared": ["shared"], "queue": ["queue"], "fifo": ["fifo"], "all": ["shared", "queue", "fifo"]}
 
 
@@ -44,8 +53,7 @@ def demo(via: str, after: float) -> None:
     Three finish. Five hang: asleep, in a Python loop, in a lock, in C code that keeps the GIL, in a blocking
     read. The exit status is 0 when each finished, or was killed at its deadline, as it should.
     """
-    # Wide enough for the table where nobody says how wide it is.
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     workers: list[Worker] = []
     for way in _WAYS[via]:
         # One after the other: the start of one crowd would make the kills of another look late.
@@ -83,20 +91,30 @@ def _state(worker: Worker) -> Text:
 
 
 def _results(workers: list[Worker]) -> Group:
-    """One line for each worker: what it did, what became of it, how late."""
-    table = Table("", "via", "worker", "", "after its deadline", "reported", box=None, pad_edge=False)
-    table.columns[-2].justify = "right"
-    for worker in workers:
-        mark = Text("✓", style="green") if worker.as_it_should else Text("✗", style="red bold")
-        late = f"{worker.late_ms:.1f} ms" if worker.killed and worker.late_ms is not None else ""
-        table.add_row(mark, worker.via, worker.behaviour.name, _fate(worker), late, worker.found)
+    """For each way a line of each worker: what it did, what became of it, how late."""
+    ways = dict.fromkeys(worker.via for worker in workers)
+    parts: list[Text | Table] = []
+    for way in ways:
+        parts += [Text(_TITLES[way], style="bold"), _table([worker for worker in workers if worker.via == way]), Text()]
     wrong = sum(not worker.as_it_should for worker in workers)
     summary = (
         Text(f"{wrong} of {len(workers)} workers did not end as they should", style="red")
         if wrong
         else Text(f"All {len(workers)} workers ended as they should", style="green")
     )
-    return Group(table, summary)
+    return Group(*parts, summary)
+
+
+def _table(workers: list[Worker]) -> Table:
+    table = Table("", "worker", "", "late by", "reported", box=None, pad_edge=False)
+    for column, width in zip(table.columns, (1, max(len(each.name) for each in BEHAVIOURS), 8, 9, None), strict=True):
+        column.width = width
+    table.columns[-2].justify = "right"
+    for worker in workers:
+        mark = Text("✓", style="green") if worker.as_it_should else Text("✗", style="red bold")
+        late = f"{worker.late_ms:.1f} ms" if worker.killed and worker.late_ms is not None else ""
+        table.add_row(mark, worker.behaviour.name, _fate(worker), late, worker.found)
+    return table
 
 
 def _fate(worker: Worker) -> str:

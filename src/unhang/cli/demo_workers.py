@@ -79,7 +79,7 @@ BEHAVIOURS = [
     Behaviour("asleep", _sleep, hangs=True),
     Behaviour("in a Python loop", _python_loop, hangs=True),
     Behaviour("in a lock", _lock, hangs=True),
-    Behaviour("in C code that keeps the GIL", _c_code_with_gil, hangs=True),
+    Behaviour("in C, keeping the GIL", _c_code_with_gil, hangs=True),
     Behaviour("in a blocking read", _blocking_read, hangs=True),
 ]
 
