@@ -151,6 +151,27 @@ def test_the_only_watchdog_is_found(popen, runtime):
     assert "found" in done.stdout
 
 
+def test_several_watchdogs_are_told_apart(runtime, popen):
+    """By the command that each watches, be it `unhang run`'s or a program that has started its own."""
+    environment = {**os.environ, "XDG_RUNTIME_DIR": runtime}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": environment, "text": True}
+    code = "import unhang; unhang.configure(); print('up', flush=True); input()"
+    commands = (
+        [sys.executable, "-m", "unhang", "run", "--", "sh", "-c", "echo up; read line"],
+        [sys.executable, "-c", code, "its argument"],
+    )
+    running = [popen(command, **pipes) for command in commands]
+    for process in running:
+        assert process.stdout.readline() == "up\n"
+    done = run(XDG_RUNTIME_DIR=runtime)
+    for process in running:
+        process.communicate("\n", timeout=support.LONG)
+    first, *listed = done.stderr.splitlines()
+    assert "2 watchdogs are there; name one with --address" in first
+    assert any(line.endswith(f"(pid {running[0].pid}: unhang run -- sh -c echo up; read line)") for line in listed)
+    assert any(f"(pid {running[1].pid}: {sys.executable} -c import unhang" in line for line in listed)
+
+
 @pytest.mark.parametrize("options", [[], ["--together"]])
 def test_the_example_of_the_guide(popen, runtime, options):
     """One of examples/crowd.py is stuck, and it is said which one, and where."""

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import stat
 from pathlib import Path
 
+from unhang._platform import look
 from unhang._platform.address import private_directory
+from unhang._platform.credentials import peer_credentials
+from unhang._platform.patience import within
 from unhang.errors import AddressError, ViewError
+from unhang.report.words import clean
 
 ADDRESS = "UNHANG_ADDRESS"
 _MOST_NAMED = 8
+# Characters of a command that are shown.
+_LONGEST = 160
+# Seconds for one that is stuck in the kernel.
+_PATIENCE = 0.5
 
 
 def find_watchdog(address: str | None = None) -> str:
@@ -21,7 +30,7 @@ def find_watchdog(address: str | None = None) -> str:
     private directory, where ``unhang run``, ``unhang serve`` and `unhang.configure` put theirs by default.
 
     Raises:
-        ViewError: there is none, or there are several; the message lists them.
+        ViewError: there is none, or there are several; the message lists them, and whose each is.
     """
     address = address or os.environ.get(ADDRESS)
     if address:
@@ -30,25 +39,48 @@ def find_watchdog(address: str | None = None) -> str:
         directory = Path(private_directory())
     except AddressError as error:
         raise ViewError("", str(error)) from error
-    found = [str(path) for path in sorted(directory.glob("*.sock")) if _listens(path)]
+    owners = {str(path): owner for path in sorted(directory.glob("*.sock")) if (owner := _owner(path)) is not None}
+    found = list(owners)
     if len(found) == 1:
         return found[0]
     if not found:
         raise ViewError("", f"no watchdog listens in {directory}; name the socket of one with --address or {ADDRESS}")
-    listed = "".join(f"\n  {path}" for path in found[:_MOST_NAMED])
+    listed = "".join(f"\n  {path}{_in_words(owners[path])}" for path in found[:_MOST_NAMED])
     more = f"\n  and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
     raise ViewError("", f"{len(found)} watchdogs are there; name one with --address or {ADDRESS}:{listed}{more}")
 
 
-def _listens(path: Path) -> bool:
+def _owner(path: Path) -> int | None:
+    """Who made the socket that listens at a path: a watchdog, or the program that started one for itself.
+
+    0 if that is not known; None if nothing listens there.
+    """
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
-            return False
+            return None
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
             probe.setblocking(False)
             probe.connect(str(path))
+            return peer_credentials(probe)[0]
     except BlockingIOError:
-        return True  # its queue is full
+        return 0  # its queue is full
     except OSError:
-        return False
-    return True
+        return None
+
+
+def _in_words(owner: int) -> str:
+    """A process and its command, after an address: ``  (pid 4711: unhang run -- python train.py)``."""
+    if not owner:
+        return ""
+    command = within(_PATIENCE, functools.partial(_command, owner), "")
+    return f"  (pid {owner}{': ' * bool(command)}{command})"
+
+
+def _command(pid: int) -> str:
+    try:
+        words = clean(look.command(pid), _LONGEST).split(" ")
+    except OSError:
+        return ""
+    # Of an interpreter that runs it, nothing needs to be said.
+    names = [word.rpartition("/")[2] for word in words[:3]]
+    return " ".join(["unhang", *words[names.index("unhang") + 1 :]] if "unhang" in names else words)
