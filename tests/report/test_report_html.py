@@ -74,6 +74,16 @@ def test_what_is_known_about_a_worker_is_there():
         assert word in page
 
 
+def test_the_legend_and_the_outcome_are_sentences():
+    """Each item of the legend begins with a capital and ends with a full stop; so does what became of a worker."""
+    page = html.render(samples.slow_loader())
+    legend = re.search(r'<ul class="legend">(.*?)</ul>', page, re.DOTALL)[1]
+    items = [re.sub(r"<[^>]*>", "", item).strip() for item in re.findall(r"<li>(.*?)</li>", legend, re.DOTALL)]
+    assert len(items) > 5
+    assert all(re.fullmatch(r"[A-Z].*[a-z]\.", item) for item in items), items
+    assert "<dt>Outcome</dt><dd>It was killed. It ended by SIGKILL.</dd>" in page
+
+
 def test_one_of_each_is_no_plural():
     """Of what is counted, as text and as a page: a timer that was armed once, one page, one thread, one more worker."""
     lone = samples.lone()

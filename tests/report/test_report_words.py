@@ -51,6 +51,20 @@ def test_numbers_and_nouns_agree(said, wanted):
     assert said == wanted
 
 
+@pytest.mark.parametrize(
+    ("worker", "sentence"),
+    [
+        (Worker(pid=1, outcome="killed", exit="SIGKILL"), "It was killed. It ended by SIGKILL."),
+        (Worker(pid=1, outcome="spared"), "It was spared: it left its block in time."),
+        (Worker(pid=1, exit="exit code 1"), "It was left alone. It ended with exit code 1."),
+        (Worker(pid=1, outcome="new\x1b"), "What became of it: new\N{REPLACEMENT CHARACTER}."),
+    ],
+)
+def test_an_outcome_is_told_in_sentences(worker, sentence):
+    """Those of newer versions, too."""
+    assert words.outcome(worker) == sentence
+
+
 @given(st.sets(st.integers(0, 40)))
 def test_ranges_name_each_number_once(numbers):
     """What is folded can be unfolded."""

@@ -83,6 +83,7 @@ def _template() -> jinja2.Template:
         "seconds": words.seconds,
         "number": words.number,
         "often": words.often,
+        "outcome": words.outcome,
         "size": words.size,
         "quoted": words.quoted,
         "who": words.who,

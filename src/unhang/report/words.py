@@ -148,6 +148,27 @@ def ending(exit_: str) -> str:
     return how and f"{'by' if how.startswith('SIG') else 'with'} {how}"
 
 
+_OUTCOMES = {
+    "": "It was left alone",
+    "pending": "It was still being ended when this was recorded",
+    "killed": "It was killed",
+    "spared": "It was spared: it left its block in time",
+    "observed": "It was only observed",
+    "held": "It was spared while a debugger held it, or a signal had stopped it",
+    "refused": "It was not signalled: it is protected",
+    "failed": "It could not be signalled",
+    "unkillable": "It did not die, though SIGKILL was sent",
+    "gone": "It ended by itself",
+}
+
+
+def outcome(worker: Worker) -> str:
+    """What became of a worker, in sentences: "It was killed. It ended by SIGKILL"."""
+    said = _OUTCOMES.get(worker.outcome) or f"What became of it: {clean(worker.outcome, 40)}"
+    how = ending(worker.exit)
+    return f"{said}.{f' It ended {how}.' if how else ''}"
+
+
 def _s(several: Iterable[object]) -> str:
     return "" if len(list(several)) == 1 else "s"
 
