@@ -3,8 +3,6 @@
 import json
 import math
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -267,24 +265,6 @@ def test_every_measure_has_samples():
     state = a_full_state()
     assert [measure.name for measure in MEASURES if not list(measure.read(state))] == []
     assert measures._cumulated(state.counters.delay)
-
-
-def test_without_the_library():
-    """/metrics says what to install; all else is there."""
-    code = """
-import sys
-sys.modules["prometheus_client"] = None
-from observe import looks
-from unhang.observe.site import Site
-site = Site(clock=lambda: looks.NOW)
-site.saw(looks.picture())
-answer = site.answer("/metrics")
-assert answer.status == 501, answer
-assert b"pip install 'unhang[metrics]'" in answer.body, answer
-assert site.answer("/readyz").status == 200
-assert site.answer("/workers").status == 200
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=Path(__file__).parents[1])
 
 
 # What dashboards, alerts and documentation say.

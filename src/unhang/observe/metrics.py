@@ -6,15 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from unhang.errors import NotSupportedError
-from unhang.observe.measures import MEASURES, Cumulated, Measure, State
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
-try:
-    from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-    from prometheus_client.registry import Collector
-except ImportError as error:
-    raise NotSupportedError("metrics", f"{error}; install it with `pip install 'unhang[metrics]'`") from error
+from unhang.observe.measures import MEASURES, Cumulated, Measure, State
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from unhang._core.histogram import Durations
-from unhang.errors import NotSupportedError
 from unhang.observe import health
 from unhang.observe.document import document, encode
 from unhang.observe.measures import State
@@ -129,10 +128,8 @@ class Site:
         return Answer(200, "application/json", encode(document(picture)))
 
     def _metrics(self) -> Answer:
-        try:
-            from unhang.observe import metrics
-        except NotSupportedError as error:
-            return in_text(501, str(error))
+        from unhang.observe import metrics  # for those who want it: it takes long to load
+
         with self._rendering:  # once a look: whoever asks meanwhile gets the same
             key, state = self._unless(self._rendered[0])
             if state is not None:
