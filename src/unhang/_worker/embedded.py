@@ -11,21 +11,15 @@ import os
 import secrets
 import subprocess
 import sys
-from pathlib import Path
 
 from unhang._platform.address import private_directory
 from unhang._platform.descriptor import Descriptor
+from unhang._platform.own_process import command
 from unhang._worker.client import ADDRESS, SharedTimerClient
 from unhang.errors import NotSupportedError, WatchdogLostError
 
-# Run with an isolated interpreter, so that nothing of the job's environment is loaded twice.
-_CODE = (
-    "import os, sys\n"
-    "if os.fork(): os._exit(0)\n"
-    "sys.path[:] = {path!r}\n"
-    "from unhang.cli.embedded import main\n"
-    "main({address!r}, {listener}, {owner}, {pid})\n"
-)
+_DETACH = "import os\nif os.fork(): os._exit(0)\n"
+_CODE = "from unhang.cli.embedded import main\nmain({address!r}, {listener}, {owner}, {pid})\n"
 _PATIENCE = 30.0
 _WHAT = "a watchdog process of its own"
 
@@ -122,15 +116,9 @@ def _check() -> None:
 
 
 def _spawn(address: str, listener: int, lifeline: int) -> None:
-    code = _CODE.format(
-        path=[str(Path(entry).absolute()) for entry in sys.path],
-        address=address,
-        listener=listener,
-        owner=lifeline,
-        pid=os.getpid(),
-    )
+    code = _CODE.format(address=address, listener=listener, owner=lifeline, pid=os.getpid())
     done = subprocess.run(
-        [sys.executable, "-I", "-c", code],
+        command(code, first=_DETACH),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         pass_fds=(listener, lifeline),

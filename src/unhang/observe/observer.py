@@ -12,26 +12,20 @@ import json
 import logging
 import os
 import subprocess
-import sys
 import threading
 import time
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 from unhang._platform import servants
+from unhang._platform.own_process import command
 from unhang.observe import endpoint
 
 logger = logging.getLogger("unhang.observe")
 
-# Runs this very package, wherever it was found: neither the user's environment nor the directory decides. What it needs
-# comes over the pipe that says, by its end, when this process has ended.
-_START = """
-import importlib.util, json, sys
+# What it is to do comes over the pipe that says, by its end, when this process has ended.
+_CODE = """
+import json, sys
 told = json.loads(sys.stdin.buffer.readline())
-sys.path += [each for each in told.pop("path") if each not in sys.path]
-spec = importlib.util.spec_from_file_location("unhang", told.pop("package"))
-sys.modules["unhang"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(sys.modules["unhang"])
 from unhang.observe.observing import main
 main(told)
 """
@@ -108,8 +102,6 @@ class Observer:
             **self._told,
             "again": self._started > 0,
             "socket": None if self._http is None else self._http.fileno(),
-            "path": [os.path.abspath(each) for each in sys.path if each],  # noqa: PTH100 - links stay
-            "package": str(Path(__file__).parents[1] / "__init__.py"),
         }
         self._started += 1
         assert self._process.stdin is not None  # noqa: S101 - for the type checker
@@ -119,7 +111,7 @@ class Observer:
 
     def _popen(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-I", *["-B"] * sys.dont_write_bytecode, "-c", _START],
+            command(_CODE),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             pass_fds=[] if self._http is None else [self._http.fileno()],
