@@ -15,6 +15,7 @@ import sys
 from unhang._platform.address import private_directory
 from unhang._platform.descriptor import Descriptor
 from unhang._platform.own_process import command
+from unhang._platform.uncaptured import open_stderr
 from unhang._worker.client import ADDRESS, SharedTimerClient
 from unhang.errors import NotSupportedError, WatchdogLostError
 
@@ -117,15 +118,21 @@ def _check() -> None:
 
 def _spawn(address: str, listener: int, lifeline: int) -> None:
     code = _CODE.format(address=address, listener=listener, owner=lifeline, pid=os.getpid())
-    done = subprocess.run(
-        command(code, first=_DETACH),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        pass_fds=(listener, lifeline),
-        start_new_session=True,
-        timeout=_PATIENCE,
-        check=False,
-    )
+    stderr = open_stderr()
+    try:
+        done = subprocess.run(
+            command(code, first=_DETACH),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            pass_fds=(listener, lifeline),
+            start_new_session=True,
+            timeout=_PATIENCE,
+            check=False,
+        )
+    finally:
+        if stderr is not None:
+            os.close(stderr)
     if done.returncode != 0:
         raise NotSupportedError(
             _WHAT,
