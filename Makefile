@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 # What the extension is compiled from.
 COMPILED := setup.py src/unhang/_core/page.py src/unhang/_core/durations.py $(wildcard src/unhang/_worker/_block.c)
 
-.PHONY: demo test test-pure sanitize check bench chaos verdict docs peers clean
+.PHONY: demo test test-pure broken sanitize check bench chaos verdict docs peers clean
 
 demo: $(VENV)/.base
 	@$(BIN)/unhang demo
@@ -21,6 +21,10 @@ test: $(VENV)/.dev
 # The same tests of the blocks in plain Python.
 test-pure: $(VENV)/.dev
 	@UNHANG_PURE=1 $(BIN)/python -m pytest -n 3
+
+# Tests whose first assertion was made to fail: each fails in time, and leaves no process. See tests/broken.py.
+broken: $(VENV)/.dev
+	@$(BIN)/python tests/broken.py $(BROKEN_ARGS)
 
 # The extension under AddressSanitizer, UndefinedBehaviorSanitizer and valgrind, which have to be there.
 sanitize: $(VENV)/.dev

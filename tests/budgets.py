@@ -69,10 +69,18 @@ class _Budgets:
         self._client = unhang.SharedTimerClient(address, learn=False) if address else None
         self._suspensions = contextlib.ExitStack()
         self._timer = None
+        self._has_workers = False
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node):
         node.workerinput["budgets"] = self._address
+        self._has_workers = True
+
+    def pytest_runtest_logreport(self):
+        """Wait for processes that were adopted and have ended; execnet does not need the status of a worker."""
+        with contextlib.suppress(ChildProcessError):
+            while self._has_workers and os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item):

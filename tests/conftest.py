@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import queue
@@ -13,6 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from hypothesis import settings
+from hypothesis.internal.conjecture import engine
 
 import reaper
 import support
@@ -23,6 +25,21 @@ from unhang.testing import unhang_watchdog  # noqa: F401 - a fixture
 # What CI says of a change is the same each time; new examples are for those who work on it.
 settings.register_profile("unhang", deadline=None, max_examples=100, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("unhang")
+# Of five minutes; there has to be time left to say what is wrong.
+engine.MAX_SHRINKING_SECONDS = 20
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol():
+    """A test that fails, fails alone: what its frames hold is let go of in silence, and not during another test."""
+    before = sys.__dict__.get("last_traceback")
+    result = yield
+    if sys.__dict__.get("last_traceback") is not before:
+        sys.last_exc = sys.last_value = sys.last_traceback = None
+        hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
+        gc.collect()
+        sys.unraisablehook = hook
+    return result
 
 
 @pytest.fixture

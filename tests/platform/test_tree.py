@@ -29,8 +29,8 @@ def unhurried(monkeypatch):
 
 
 @pytest.fixture
-def orphans_go_to_init():
-    """Process 1 waits for orphans at once, as pytest does not; they have alarms of their own."""
+def orphans_go_elsewhere():
+    """Orphans in the worker's group that its own parent adopts cannot be told from other children of that parent."""
     reaper.adopt_orphans(False)
     yield
     reaper.adopt_orphans()
@@ -150,7 +150,7 @@ def test_one_that_is_stopped_is_killed(start, tree_of):
     assert has_gone(worker)
 
 
-@pytest.mark.usefixtures("orphans_go_to_init")
+@pytest.mark.usefixtures("orphans_go_elsewhere")
 @pytest.mark.parametrize("where", ["session", "group"])
 def test_an_orphan_is_found_by_what_its_parent_led(where, start, tree_of):
     """A process whose parent has exited, and whose session or group that one made, is still the worker's."""
@@ -181,7 +181,7 @@ def test_a_guest_in_the_workers_group_is_not_the_workers(start, tree_of):
     assert pipeline.runs()
 
 
-@pytest.mark.usefixtures("orphans_go_to_init")
+@pytest.mark.usefixtures("orphans_go_elsewhere")
 @pytest.mark.parametrize("where", ["session", "group"])
 @pytest.mark.parametrize("reaped", [True, False])
 def test_a_chain_that_moves_on_is_caught(where, reaped, start, tree_of):
