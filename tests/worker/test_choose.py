@@ -364,3 +364,31 @@ def test_nonsense_in_the_environment_kills_nobody(monkeypatch, caplog):
     monkeypatch.setenv("UNHANG_OBSERVE", "maybe")
     assert choose._observes()
     assert "maybe" in caplog.text
+
+
+@pytest.mark.parametrize("plain", ["", "1"])
+def test_threads_that_enter_their_first_blocks_together_have_one_client(plain):
+    """What the environment names is one watchdog, and this process one worker of it."""
+    code = """
+        import sys, threading
+        import unhang
+        from unhang._worker import choose
+
+        sys.setswitchinterval(1e-6)
+        for _ in range(20):
+            unhang.configure(None)
+            barrier, clients = threading.Barrier(32), set()
+
+            def enter():
+                barrier.wait()
+                clients.add(id(choose.current_client()))
+
+            threads = [threading.Thread(target=enter) for _ in range(32)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(clients) == 1, len(clients)
+    """
+    done = run(code, UNHANG_ADDRESS="/nowhere/watchdog.sock", UNHANG_PURE=plain)
+    assert done.returncode == 0, done.stderr

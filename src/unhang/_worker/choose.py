@@ -28,6 +28,8 @@ _TORCH_PIPE = "TORCHELASTIC_TIMER_FILE"
 _OBSERVE = "UNHANG_OBSERVE"
 
 _client: Any = None  # a TimerClient or a SharedTimerClient
+# What the environment named, by what it said then: threads that enter their first blocks together get one client.
+_named: dict[tuple[str | None, str | None], Any] = {}
 _expiration: Any = None  # the class, once it is loaded
 _getframe = sys._getframe
 
@@ -216,7 +218,8 @@ def set_client(client: Any) -> None:
 
 
 def _leave() -> None:
-    """Give up the watchdog that `configure` started before."""
+    """Give up the client that the environment named, and the watchdog that `configure` started before."""
+    _named.clear()
     embedded = sys.modules.get("unhang._worker.embedded")
     if embedded is not None:
         embedded.release()
@@ -243,8 +246,11 @@ def _from_environment(*, observe: bool, on_lost: str) -> Any:
 
 def _named_by_environment() -> Any:
     """The client for what the environment names; None when it names nothing. From then on it is the default."""
-    if _client is None and (os.environ.get(ADDRESS) or os.environ.get(_TORCH_PIPE)):
-        set_client(_from_environment(observe=_observes(), on_lost="warn"))
+    said = os.environ.get(ADDRESS), os.environ.get(_TORCH_PIPE)
+    if _client is None and any(said):
+        # Decided by one step that no thread and no signal handler can divide, without a lock that a fork could break.
+        # A client has no connection before its first timer: those that come too late cost nothing.
+        set_client(_named.setdefault(said, _named.get(said) or _from_environment(observe=_observes(), on_lost="warn")))
     return _client
 
 
