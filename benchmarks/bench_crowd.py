@@ -115,7 +115,7 @@ def _record_turns(server: SharedTimerServer) -> list[tuple[float, float]]:
 
 def _live(server: SharedTimerServer) -> int:
     """How many timers the server finds armed."""
-    return sum(1 for worker in server._response.watch.workers for page in worker.pages for _ in page.live())
+    return sum(1 for worker in server._response.watch.workers for _ in worker.timers.live())
 
 
 class Crowd:

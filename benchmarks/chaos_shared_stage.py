@@ -26,7 +26,7 @@ def count_armed(server: Any) -> int:
     """How many timers the workers of a server have armed; -1 if one of them left at this moment."""
     try:
         workers = server._response.watch.workers
-        return sum(1 for worker in workers for page in list(worker.pages) for _ in page.live())
+        return sum(1 for worker in workers for _ in worker.timers.live())
     except ValueError:
         return -1
 

@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from chaos_stage import Stage, idle
-from unhang._core.page import PageReader, Snapshot
+from unhang._core.page_reader import PageReader, Snapshot
 from unhang._platform import memfd
 from unhang._worker.implementation import fence
 

@@ -333,8 +333,8 @@ def learn_by_steps(address, say):
         say.send(count)
 
 
-def learn_as_a_crowd(address, count, say):
-    """Be so many workers, each with three blocks behind it."""
+def learn_with_many_clients(address, count, say):
+    """Be a worker with so many clients, each of which has left three blocks."""
     crowd = [unhang.SharedTimerClient(address, learn=True) for _ in range(count)]
     for client in crowd:
         for _ in range(3):

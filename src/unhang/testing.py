@@ -21,7 +21,9 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from unhang._core.duration_pages import DurationWriter
-from unhang._core.page import PageReader, PageWriter, Snapshot
+from unhang._core.page import PageWriter
+from unhang._core.page_reader import PageReader, Snapshot
+from unhang._core.timer_reader import TimerReader
 from unhang._watchdog.kill import Outcome
 from unhang._watchdog.page_watch import PageWatch
 from unhang._watchdog.watched import Expired, Watched
@@ -148,7 +150,7 @@ class InMemoryWatchdog:
         return [seen.scope for seen in self._live()]
 
     def _live(self) -> list[Snapshot]:
-        return [seen for page in self._worker.pages for seen in page.live()]
+        return list(self._worker.timers.live())
 
     def advance(self, seconds: float) -> None:
         """Let time pass: what expires meanwhile is in `expired` afterwards."""
@@ -206,7 +208,7 @@ class _Memory:
     def new_page(self, size: int) -> PageWriter:
         memory = bytearray(size)
         writer = PageWriter(memory)
-        self._worker.pages.append(PageReader(memoryview(memory)))
+        self._worker.timers.add(PageReader(memoryview(memory)))
         self._watch.kicked(self._worker)
         return writer
 
@@ -223,7 +225,8 @@ class _Memory:
     def tell(self) -> None: ...
 
     def abandon(self) -> None:
-        self._worker.pages.clear()
+        # Not closed: a finalizer may have come here in the middle of a look.
+        self._worker.timers = TimerReader()
 
 
 with contextlib.suppress(ImportError):

@@ -13,11 +13,11 @@ from unhang._core.page import (
     SEQUENCE,
     SMALLEST_PAGE,
     PageError,
-    PageReader,
     PageWriter,
     label,
     scope_bytes,
 )
+from unhang._core.page_reader import PageReader
 
 SIZE = page.SMALLEST_PAGE
 INSTANTS = st.integers(1, NEVER - 1)

@@ -22,10 +22,10 @@ def armed(scope="step", after=600.0, running=1.0):
     return Armed(scope, after, running, after - running, 70)
 
 
-def row(number=1, *blocks, idle=1.0, joined=200.0, timers=None, sequence=5, **info):
+def row(number=1, *blocks, idle=1.0, joined=200.0, timers=None, sequence=5, inherited=0, **info):
     """A worker with these blocks."""
-    who = WorkerInfo(number=number, revision=number, pid=4000 + number, joined=joined, **info)
-    return Row(who, blocks, len(blocks) if timers is None else timers, sequence, 2.5, idle)
+    who = WorkerInfo(number=number, connection=number, revision=number, pid=4000 + number, joined=joined, **info)
+    return Row(who, blocks, len(blocks) if timers is None else timers, sequence, 2.5, idle, inherited)
 
 
 def picture(*rows, events=(), recent=None, **other):

@@ -17,7 +17,7 @@ def row(place, scope="step", running=1.0, after=60.0, idle=0.5, **more):
     info = {"host": "node-1", "job": "train", "rank": place}
     info |= {name: more.pop(name) for name in list(more) if name in WorkerInfo.__struct_fields__}
     armed = () if scope is None else (Armed(scope, after, running, after - running, 1),)
-    worker = WorkerInfo(number=place + 1, revision=place + 1, pid=20000 + place, **info)
+    worker = WorkerInfo(number=place + 1, connection=place + 1, revision=place + 1, pid=20000 + place, **info)
     return Row(worker, **{"armed": armed, "timers": len(armed), "sequence": 100, "rate": 2.0, "idle": idle, **more})
 
 

@@ -88,18 +88,26 @@ def test_what_a_worker_armed_under_another_watchdog_is_not_counted():
     counters.see(picture(row(1, sequence=100_000), row(2, sequence=7)))
     again = looks.watchdog(started=500.0)
     counters.begin_anew()
-    counters.see(picture(row(1, sequence=300), row(2, sequence=100_093, returned=True), watchdog=again))
-    counters.see(picture(row(1, sequence=301), row(2, sequence=100_103, returned=True), watchdog=again))
+    counters.see(picture(row(1, sequence=300), row(2, sequence=100_093, inherited=100_093), watchdog=again))
+    counters.see(picture(row(1, sequence=301), row(2, sequence=100_103, inherited=100_093), watchdog=again))
     assert counters.armings == 100_007 + 300 + 1 + 10
 
 
 def test_a_look_that_failed_loses_no_armings():
     """The worker goes on meanwhile, and has the same number."""
     counters = Counters()
-    counters.see(picture(row(1, sequence=10, returned=True)))
+    counters.see(picture(row(1, sequence=10, inherited=10)))
     counters.begin_anew()
-    counters.see(picture(row(1, sequence=15, returned=True)))
+    counters.see(picture(row(1, sequence=15, inherited=15)))
     assert counters.armings == 5
+
+
+def test_another_client_of_a_worker_brings_along_what_it_armed_before():
+    """That was under another watchdog, too; what it arms from now on is new."""
+    counters = Counters()
+    counters.see(picture(row(1, sequence=10, inherited=10)))
+    counters.see(picture(row(1, sequence=512, inherited=510)))
+    assert counters.armings == 2
 
 
 @pytest.mark.parametrize("signal", ["SIGTERM", "SIGKILL"])

@@ -14,8 +14,8 @@ from unhang.observe.viewing import View
 from workers import (
     arm_and_wait,
     blocks_without_end,
-    learn_as_a_crowd,
     learn_by_steps,
+    learn_with_many_clients,
     send_pages,
     sleep_in_block,
 )
@@ -120,7 +120,7 @@ def test_what_a_viewer_gets_can_only_be_read(view, shared_client, start):
     start(sleep_in_block, shared_client, 60).heard()
     workers_of(view)
     (worker,) = view._workers.values()
-    assert worker.pages[0]._words.readonly
+    assert worker.timers._pages[0]._words.readonly
 
 
 def test_a_view_of_many_workers_is_whole(shared_server, shared_client, start):
@@ -157,7 +157,7 @@ def test_a_viewer_is_no_worker(view, shared_server):
 
 def test_pages_that_cannot_be_had_are_told(shared_server, start):
     """What workers do is not known then, and that is no picture; as soon as there is room, it is one."""
-    start(learn_as_a_crowd, shared_server.address, 10).heard()
+    start(learn_with_many_clients, shared_server.address, 10).heard()
     why, seen = start(look_with_few_descriptors, shared_server.address).heard()
     assert "raise the limit of open files" in why
     assert seen == 10
@@ -285,12 +285,12 @@ def test_what_a_worker_learned_before_is_not_told_again(serve_shared, start):
     view.close()
 
 
-def test_a_crowd_that_leaves_at_once_is_counted_once(shared_server, start):
+def test_many_clients_that_leave_at_once_are_counted_once(shared_server, start):
     """Word of it comes in several answers, in which events and workers are not in step."""
     view = View(shared_server.address)
-    crowd = start(learn_as_a_crowd, shared_server.address, 150)
+    crowd = start(learn_with_many_clients, shared_server.address, 150)
     crowd.heard()
-    until(lambda: len(view.look().rows) == 150)
+    until(lambda: [row.sequence for row in view.look().rows] == [150 * 3])
     crowd.end()
     until(lambda: shared_server.workers == 0)
     until(lambda: not view.look().rows)

@@ -8,7 +8,7 @@ from unhang.observe.viewing import View
 
 
 def look_with_few_descriptors(address, say):
-    """Look with room for a few pages, then with room for all; say why that failed, and how many workers were seen."""
+    """Look with room for a few pages, then for all; say why that failed, and how many pages with timers were seen."""
     view = View(address)
     used = os.dup(0)
     os.close(used)
@@ -21,4 +21,4 @@ def look_with_few_descriptors(address, say):
         why = error.reason
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
     view.look()
-    say.send((why, sum(bool(worker.pages) for worker in view._workers.values())))
+    say.send((why, sum(len(worker.timers) for worker in view._workers.values())))

@@ -4,7 +4,8 @@ import mmap
 
 import unhang
 from unhang._core.duration_pages import DurationWriter
-from unhang._core.page import PageReader, PageWriter
+from unhang._core.page import PageWriter
+from unhang._core.page_reader import PageReader
 
 
 class Channel:

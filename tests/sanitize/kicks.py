@@ -26,7 +26,8 @@ from pathlib import Path
 
 from channel import Channel, client_over
 
-from unhang._core.page import HEADER_WORDS, NEVER, SMALLEST_PAGE, WAKE, WORD, PageReader, PageWriter
+from unhang._core.page import HEADER_WORDS, NEVER, SMALLEST_PAGE, WAKE, WORD, PageWriter
+from unhang._core.page_reader import PageReader
 from unhang._worker import implementation, plain
 
 LATE = 7200 * 1_000_000_000  # nanoseconds

@@ -6,7 +6,9 @@ import pytest
 
 from unhang._core.escalation import Policy, Stage
 from unhang._core.identity import Identity
-from unhang._core.page import DEADLINE, SEQUENCE, PageReader, PageWriter, label
+from unhang._core.page import DEADLINE, SEQUENCE, PageWriter, label
+from unhang._core.page_reader import PageReader
+from unhang._core.timer_reader import TimerReader
 from unhang._platform.process import ProcessHandle
 from unhang._watchdog import incidents as incidents_module
 from unhang._watchdog.departures import Departures
@@ -80,7 +82,7 @@ class Scene:
         watched = Watched(
             1000 + rank,
             ProcessHandle(os.getpid(), 0.0, -1),
-            pages=[PageReader(memoryview(memory))],
+            timers=TimerReader([PageReader(memoryview(memory))]),
             number=rank + 1,
             changed_at=self.clock.now_ns() - int(running * SECOND),
             origin=Origin(Identity(job, rank)),
@@ -89,7 +91,7 @@ class Scene:
         return watched
 
     def expire(self, watched):
-        timer = Expired(watched.pages[0].latest(1)[0].scope, 5.0, 0.0, 5.0)
+        timer = Expired(watched.timers.latest(1, armed=True)[0].scope, 5.0, 0.0, 5.0)
         member = Member(watched, watched.handle, [timer], Policy(), stage=Stage.EVIDENCE)
         self.incidents.expired(member)
         return member

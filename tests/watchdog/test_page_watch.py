@@ -2,7 +2,9 @@
 
 import pytest
 
-from unhang._core.page import DEADLINE, NEVER, SEQUENCE, PageReader, PageWriter, label
+from unhang._core.page import DEADLINE, NEVER, SEQUENCE, PageWriter, label
+from unhang._core.page_reader import PageReader
+from unhang._core.timer_reader import TimerReader
 from unhang._watchdog.kill import Outcome
 from unhang._watchdog.page_watch import BEAT, PageWatch
 from unhang._watchdog.watched import Watched
@@ -56,7 +58,7 @@ class Stage:
     def worker(self, pid=7, *, observe=False):
         memory = bytearray(65536)
         page = PageWriter(memory)
-        worker = Written(pid, None, observe, [PageReader(memoryview(memory))])
+        worker = Written(pid, None, TimerReader([PageReader(memoryview(memory), observed=observe)]))
         worker.page = page
         self.watch.join(worker)
         return worker
@@ -379,10 +381,10 @@ def test_a_pretimeout_is_told_once_and_at_its_time(stage):
 def test_thousands_of_pretimeouts_at_once_do_not_keep_the_loop_busy(stage):
     """What is not told at once is told a beat later."""
     worker = stage.worker()
-    worker.pages.clear()
+    worker.timers.close()
     memory = bytearray(1 << 20)
     page = PageWriter(memory)
-    worker.pages.append(PageReader(memoryview(memory)))
+    worker.timers.add(PageReader(memoryview(memory)))
     page.raise_pretimeout(27 * SECOND)
     for number in range(3000):
         slot = page.add_slot()

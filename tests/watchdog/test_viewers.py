@@ -90,9 +90,9 @@ def test_one_answer_is_bounded(world):
 def test_a_worker_that_has_handed_over_more_is_told_again(world):
     """With all of its pages."""
     watched, pages = worker(1)
-    world.viewers.joined(watched, pages)
+    shown = world.viewers.joined(watched, pages)
     *_, ask = world.ask_all()
-    world.viewers.has_more(watched, worker(1)[1])
+    world.viewers.has_more(shown, worker(1)[1])
     ((again,), _, pages, _) = world.ask_all(**ask)
     assert (again.number, again.pages, len(pages)) == (1, 2, 2)
 
@@ -101,8 +101,7 @@ def test_a_short_life_is_not_missed(world):
     """A worker that has come and gone between two questions is told with its pages, while anybody looks."""
     world.viewers.count = 1
     watched, pages = worker(1)
-    world.viewers.joined(watched, pages)
-    world.viewers.left(watched)
+    world.viewers.left(world.viewers.joined(watched, pages))
     ((told,), _, pages, _) = world.ask_all()
     assert told.left is not None
     assert len(pages) == 1
@@ -111,12 +110,10 @@ def test_a_short_life_is_not_missed(world):
 def test_those_that_have_left_are_forgotten(world, monkeypatch):
     """At once if nobody looks, else some seconds later: no descriptor is kept for longer."""
     unseen, seen = worker(1), worker(2)
-    world.viewers.joined(*unseen)
-    world.viewers.left(unseen[0])
+    world.viewers.left(world.viewers.joined(*unseen))
     assert world.ask_all()[0] == []
     world.viewers.count = 1
-    world.viewers.joined(*seen)
-    world.viewers.left(seen[0])
+    world.viewers.left(world.viewers.joined(*seen))
     monkeypatch.setattr("unhang._watchdog.viewers._LINGER", -1.0)
     world.viewers.tidy()
     assert world.ask_all()[0] == []
@@ -126,9 +123,7 @@ def test_nobody_keeps_more_than_some_that_have_left(world):
     """A program that starts workers without end keeps few descriptors of them here."""
     world.viewers.count = 1
     for number in range(1, 1001):
-        watched, pages = worker(number)
-        world.viewers.joined(watched, pages)
-        world.viewers.left(watched)
+        world.viewers.left(world.viewers.joined(*worker(number)))
     assert len(world.ask_all()[0]) <= 128
 
 

@@ -15,7 +15,8 @@ from support import Reentrant
 from unhang._core.duration_pages import DurationReader, DurationWriter
 from unhang._core.durations import MOST_DURATIONS, PAGE_BYTES, bucket_of
 from unhang._core.histogram import Durations, Histogram
-from unhang._core.page import LARGEST_PAGE, MOST_BYTES, SMALLEST_PAGE, PageReader, PageWriter
+from unhang._core.page import LARGEST_PAGE, MOST_BYTES, SMALLEST_PAGE, PageWriter
+from unhang._core.page_reader import PageReader
 from unhang._worker import learned as learned_module
 from unhang._worker import plain, slots
 from unhang._worker.client import SharedTimerClient

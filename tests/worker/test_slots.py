@@ -17,7 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 import unhang
 import workers
 from support import until
-from unhang._core.page import DEADLINE, NEVER, PageReader, PageWriter
+from unhang._core.page import DEADLINE, NEVER, PageWriter
+from unhang._core.page_reader import PageReader
 from unhang._worker import slots
 from unhang._worker.client import SharedTimerClient
 from unhang._worker.connection import NotWatchedError
@@ -221,7 +222,7 @@ def test_threads_that_arm_all_the_time_lose_no_timer():
         for thread in threads:
             thread.join(60)
         assert watchdog.live == []
-        assert watchdog._worker.sequence() == 8 * 2000 * 2
+        assert watchdog._worker.timers.sequence == 8 * 2000 * 2
 
 
 class Blocks(RuleBasedStateMachine):
@@ -290,7 +291,7 @@ class Blocks(RuleBasedStateMachine):
     @invariant()
     def it_agrees(self):
         """The live timers and their deadlines, and how many have expired."""
-        seen = sorted((seen.scope, seen.deadline) for page in self.watchdog._worker.pages for seen in page.live())
+        seen = sorted((seen.scope, seen.deadline) for seen in self.watchdog._worker.timers.live())
         assert seen == sorted((scope, deadline) for _, scope, deadline, _ in self.armed)
         assert len(self.watchdog.expired) == self.expired
 

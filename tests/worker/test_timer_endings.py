@@ -85,7 +85,7 @@ def test_blocks_that_differ_in_how_they_end_are_told_apart(unhang_watchdog):
     """The same place with another signal is another kind of timer."""
     for number in ("SIGINT", "SIGUSR1", None):
         with unhang.expires(60, "step", signal=number):
-            (seen,) = [seen for page in unhang_watchdog._worker.pages for seen in page.live()]
+            (seen,) = unhang_watchdog._worker.timers.live()
             assert parse_ending(seen.ending)[0] == (None if number is None else getattr(signal, number))
 
 
@@ -93,7 +93,7 @@ def test_decorated_functions_and_heartbeats_keep_their_options(unhang_watchdog):
     """Each call, and each beat, has a timer like the first."""
 
     def endings():
-        return [parse_ending(seen.ending) for page in unhang_watchdog._worker.pages for seen in page.live()]
+        return [parse_ending(seen.ending) for seen in unhang_watchdog._worker.timers.live()]
 
     @unhang.expires(60, "plain", signal="SIGINT", grace=1)
     def plain():

@@ -67,7 +67,7 @@ class Departure:
             at=self.at - began,
             exit=f"{self.exit}, by unhang" if self.by_us and self.exit else self.exit,
             by_unhang=self.by_us,
-            blocks=self.timers.blocks(began, finished=False),
+            blocks=self.timers.blocks(began),
             sequence=self.timers.sequence,
         )
 

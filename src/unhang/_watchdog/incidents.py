@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from unhang._core.clock import Clock
 from unhang._platform.look import Look
@@ -87,7 +87,7 @@ class Incidents:
             # Nothing stands between the deadline and the signal.
             self._gathered(member)
         incident = self._incident_of(member.watched, member.timers)
-        seen = self._see(incident, member.watched)
+        seen = self._see(incident, member.watched, member.timers)
         seen.member, seen.expired = member, True
         self._look_into(incident, seen, gentle=False)
         self._look_into_others(incident)
@@ -98,7 +98,7 @@ class Incidents:
         if worker.handle is None:
             return
         incident = self._incident_of(worker, timers)
-        seen = self._see(incident, worker)
+        seen = self._see(incident, worker, timers)
         seen.observed, seen.expired = expired, seen.expired or expired
         self._look_into(incident, seen, gentle=True)
         self._look_into_others(incident)
@@ -150,14 +150,15 @@ class Incidents:
             if not seen.expired:
                 self._look_into(incident, seen, gentle=True)
 
-    def _see(self, incident: Incident, worker: Watched) -> Seen:
+    def _see(self, incident: Incident, worker: Watched, due: Sequence[Expired] = ()) -> Seen:
         """Take the worker's timers down as they are now."""
-        timers = Timers.of(worker, round(self._clock.now() * 1e9))
         seen = incident.seen.get(worker.number)
+        due = due or (() if seen is None else seen.due)
+        timers = Timers.of(worker, round(self._clock.now() * 1e9), due)
         if seen is None:
             assert worker.handle is not None  # noqa: S101 - for the type checker: whoever has none is not seen
             seen = incident.seen[worker.number] = Seen(worker, worker.handle.copy(), timers)
-        seen.timers = timers
+        seen.timers, seen.due = timers, due
         return seen
 
     def _look_into(self, incident: Incident, seen: Seen, *, gentle: bool) -> None:
@@ -190,13 +191,13 @@ class Incidents:
         """What evidence about a worker is gathered from."""
         origin = seen.watched.origin
         armed = seen.timers.armed
-        block = seen.member.timers[0] if seen.member is not None else (armed[-1] if armed else None)
+        block = seen.due[0] if seen.due else (armed[-1].seen if armed else None)
         return Subject(
             handle=seen.handle,
             scope="" if block is None else block.scope,
             thread=0 if block is None else block.thread,
             user=origin.user,
-            earlier=self._recent(origin.earlier),
+            earlier=self._recent(seen.watched.earlier),
             stack_signal=origin.stack_signal if origin.stack_file is not None else 0,
             stack_file=-1 if origin.stack_file is None else origin.stack_file.fd,
             stderr=self._stderr_of(seen.watched),

@@ -13,8 +13,10 @@ import math
 from unhang._core.clock import Clock, SystemClock
 from unhang._core.credits import Credits
 from unhang._core.deadlines import DeadlineTable
-from unhang._core.page import NEVER, PageReader, Snapshot
+from unhang._core.page import NEVER
+from unhang._core.page_reader import Snapshot
 from unhang._core.retries import pause_after
+from unhang._core.timer_reader import Arming
 from unhang._watchdog.kill import Outcome
 from unhang._watchdog.presence import Presence
 from unhang._watchdog.watched import Expired, Hands, Watched
@@ -33,8 +35,7 @@ _SOON = 0.005
 _SECOND = 1e9
 
 
-_Due = tuple[PageReader, int, int]  # a slot of a page, and the deadline that is over
-_Over = tuple[PageReader, Snapshot, int]  # a slot that has expired, and its deadline with what it got back
+_Over = tuple[Snapshot, int]  # a timer that has expired, and its deadline with what it got back
 
 
 class PageWatch:
@@ -67,7 +68,8 @@ class PageWatch:
     def join(self, worker: Watched) -> None:
         """Watch a worker from now on."""
         worker.number = next(self._numbers)
-        worker.changed_at = self.now()
+        worker.joined_at = worker.changed_at = self.now()
+        worker.credits = self._credits
         self._workers[worker.number] = worker
         self.kicked(worker)
 
@@ -81,12 +83,10 @@ class PageWatch:
             self._notice(worker)
             self._looks.disarm_worker(worker.number)
             self._kicked.pop(worker.number, None)
-            for page in worker.pages:
-                page.close()
-            worker.pages.clear()
+            worker.timers.close()
 
     def _notice(self, worker: Watched) -> None:
-        self.was_armed = self.was_armed or any(page.used for page in worker.pages)
+        self.was_armed = self.was_armed or worker.timers.was_armed
 
     def now(self) -> int:
         """The monotonic clock, in nanoseconds."""
@@ -106,12 +106,9 @@ class PageWatch:
         worker = self._looks.next_request(now / _SECOND + _SOON)
         if worker is None or worker.pending:
             return
-        timers = []
-        for page in worker.pages:
-            for index, _ in page.due(page.earliest(), 1)[0]:
-                seen = page.snapshot(index)
-                if seen is not None:
-                    timers.append(_expired_timer(seen, self._deadline(worker, seen), now))
+        first, _ = worker.timers.due(worker.timers.earliest(), 1)
+        seen = [arming.page.snapshot(arming.slot) for arming in first]
+        timers = [_expired_timer(each, worker.deadline_of(each), now) for each in seen if each is not None]
         if timers:
             self._hands.prepare(worker, timers)
 
@@ -147,14 +144,8 @@ class PageWatch:
         now = self.now()
         if not self.was_armed:
             self._notice(worker)
-        # Raised before the deadlines are read: see the facts in unhang._core.page.
         beat = max(self._next_beat, now + 1)
-        next_look = NEVER
-        due: list[_Due] = []
-        for page in worker.pages:
-            expired, earliest = self._read(page, worker, beat, now, again_soon=again_soon)
-            due += expired
-            next_look = min(next_look, earliest)
+        due, next_look = worker.timers.look(beat, now, _AT_ONCE + len(worker.dealt_with), again_soon=again_soon)
         if not again_soon:
             self._look_early(worker, next_look, now)
         next_look = min(next_look, self._warn(worker, now))
@@ -170,23 +161,6 @@ class PageWatch:
         else:
             self._looks.disarm(worker.number, 0)
 
-    def _read(
-        self, page: PageReader, worker: Watched, beat: int, now: int, *, again_soon: bool
-    ) -> tuple[list[_Due], int]:
-        """Read a page and promise when to look at it again; returns what has expired, and when to look again."""
-        look = min(beat, page.soon(now)) if again_soon else beat
-        page.promise(look, now)
-        earliest = page.earliest()
-        due: list[_Due] = []
-        if earliest <= now:
-            expired, earliest = page.due(now, _AT_ONCE + len(worker.dealt_with))
-            due = [(page, index, deadline) for index, deadline in expired]
-        if earliest < look:
-            page.promise(earliest, now)
-        elif look < beat:
-            earliest = look
-        return due, earliest
-
     def _look_early(self, worker: Watched, deadline: int, now: int) -> None:
         """Once a beat: have a look at a worker whose deadline is near, and was the next one a beat ago too."""
         if now < deadline < now + _NEAR and worker.next_deadline == deadline:
@@ -195,73 +169,77 @@ class PageWatch:
 
     def _warn(self, worker: Watched, now: int) -> int:
         """Tell of timers whose pretimeout has come; returns when the next one does."""
-        if worker.pending or not (self._pretimeout or any(map(PageReader.has_pretimeouts, worker.pages))):
+        if worker.pending or not (self._pretimeout or worker.timers.has_pretimeouts()):
             return NEVER
-        longest = max([self._pretimeout, *(page.pretimeout for page in worker.pages)])
-        next_one = NEVER
-        seen_keys, told = set(), []
-        for page in worker.pages:
-            near, earliest = page.due(now + longest, _AT_ONCE + len(worker.early))
-            # Where there are more than that, the next beat is early enough.
-            next_one = min(next_one, earliest - longest if earliest > now + longest else now + BEAT)
-            for index, deadline in near:
-                key = _key(page, index, deadline)
-                seen_keys.add(key)
-                seen = None if key in worker.early else page.snapshot(index)
-                if seen is None:
-                    continue
-                credited = self._deadline(worker, seen)
-                before = seen.pretimeout or self._pretimeout
-                instant = credited - before
-                if before >= seen.timeout:
-                    worker.early.add(key)  # it would be told as soon as it is armed, which says nothing
-                elif instant > now:
-                    next_one = min(next_one, instant)
-                elif credited > now:
-                    worker.early.add(key)
-                    told.append((credited, _expired_timer(seen, credited, now)))
-        worker.early &= seen_keys
+        longest = max(self._pretimeout, worker.timers.pretimeout)
+        told = []
+        near, earliest = worker.timers.due(now + longest, _AT_ONCE + len(worker.early))
+        # Where there are more than that, the next beat is early enough.
+        next_one = earliest - longest if earliest > now + longest else now + BEAT
+        for arming in near:
+            seen = None if arming in worker.early else arming.page.snapshot(arming.slot)
+            if seen is None:
+                continue
+            credited = worker.deadline_of(seen)
+            before = seen.pretimeout or self._pretimeout
+            instant = credited - before
+            if before >= seen.timeout:
+                worker.early.add(arming)  # it would be told as soon as it is armed, which says nothing
+            elif instant > now:
+                next_one = min(next_one, instant)
+            elif credited > now:
+                worker.early.add(arming)
+                told.append((credited, _expired_timer(seen, credited, now)))
+        worker.early &= set(near)
         if told:
             self._hands.tell("pretimeout", worker, [timer for _, timer in sorted(told, key=lambda entry: entry[0])])
         return next_one
 
-    def _judge(self, worker: Watched, due: list[_Due], now: int) -> int:
+    def _judge(self, worker: Watched, due: list[Arming], now: int) -> int:
         """Deal with timers whose deadlines are over; returns when to look at the worker again."""
         expired, next_look = self._expired(worker, due, now)
+        observed = [over for over in expired if over[0].page.observed]
+        if observed:
+            self._hands.tell("expired", worker, _expired_timers(observed, now))
+            self._dealt_with(worker, observed)
+        expired = [over for over in expired if not over[0].page.observed]
         if not expired:
             return next_look
         if worker.not_before > now:
             return min(next_look, worker.not_before)
         return min(next_look, self._deal_with(worker, expired, now))
 
-    def _expired(self, worker: Watched, due: list[_Due], now: int) -> tuple[list[_Over], int]:
+    def _expired(self, worker: Watched, due: list[Arming], now: int) -> tuple[list[_Over], int]:
         """Those that have expired even with what they get back, and are news; and when the next of them does."""
-        keys = {_key(page, index, deadline): (page, index) for page, index, deadline in due}
-        new = keys.keys() - worker.dealt_with
+        armings = set(due)
+        new = armings - worker.dealt_with
         if len(new) < _AT_ONCE:
-            worker.dealt_with &= keys.keys()
+            worker.dealt_with &= armings
         next_look = now if len(new) > _AT_ONCE else NEVER
         expired = []
-        for key in itertools.islice(new, _AT_ONCE):
-            page, index = keys[key]
-            seen = page.snapshot(index)
+        for arming in itertools.islice(new, _AT_ONCE):
+            seen = arming.page.snapshot(arming.slot)
             if seen is None:
                 continue
-            deadline = self._deadline(worker, seen)
+            deadline = worker.deadline_of(seen)
             if deadline > now:
                 next_look = min(next_look, deadline)
             else:
-                expired.append((page, seen, deadline))
-        expired.sort(key=lambda entry: entry[2])
+                expired.append((seen, deadline))
+        expired.sort(key=lambda entry: entry[1])
         return expired, next_look
+
+    def _killable(self, worker: Watched, now: int) -> list[_Over]:
+        """Those for which it may be killed, as they are now."""
+        due, _ = worker.timers.due(now, _AT_ONCE + len(worker.dealt_with))
+        return [over for over in self._expired(worker, due, now)[0] if not over[0].page.observed]
 
     def recheck(self, worker: Watched) -> list[Expired] | None:
         """The timers of a worker that have expired and are still armed; None: nobody can tell, ask after a `turn`."""
         if not self._presence.was_there():
             return None
         now = self.now()
-        due = [(page, *entry) for page in worker.pages for entry in page.due(now, _AT_ONCE)[0]]
-        return [_expired_timer(seen, deadline, now) for _, seen, deadline in self._expired(worker, due, now)[0]]
+        return _expired_timers(self._killable(worker, now), now)
 
     def settle(self, worker: Watched, outcome: Outcome, timers: list[Expired]) -> None:
         """What `Outcome.PENDING` has come to: the worker is judged again from now on."""
@@ -270,27 +248,14 @@ class PageWatch:
             if outcome is Outcome.SPARED:
                 self._hands.tell("near miss", worker, timers)
             return
-        now = self.now()
-        due = [(page, *entry) for page in worker.pages for entry in page.due(now, _AT_ONCE)[0]]
-        self._after(outcome, worker, self._expired(worker, due, now)[0], timers)
+        self._after(outcome, worker, self._killable(worker, self.now()), timers)
         self.kicked(worker)
 
-    def _deadline(self, worker: Watched, seen: Snapshot) -> int:
-        """The deadline with what the timer gets back for time that was not its worker's."""
-        deadline = seen.deadline + self._credits.given(seen.armed_at)
-        if seen.armed_at < worker.held_until:
-            # Nobody knows how long it was held: it may have been since the timer was armed.
-            deadline = max(deadline, worker.held_until + seen.timeout)
-        return deadline
-
     def _deal_with(self, worker: Watched, expired: list[_Over], now: int) -> int:
-        timers = [_expired_timer(seen, deadline, now) for _, seen, deadline in expired]
-        if worker.observe:
-            self._hands.tell("expired", worker, timers)
-            return self._dealt_with(worker, expired)
+        timers = _expired_timers(expired, now)
 
         def still() -> bool:
-            return self._presence.was_there() and any(page.is_still(seen) for page, seen, _ in expired)
+            return self._presence.was_there() and any(seen.is_still() for seen, _ in expired)
 
         if worker.held:
             return self._look_whether_held(worker, now)
@@ -312,7 +277,7 @@ class PageWatch:
         return now
 
     def _dealt_with(self, worker: Watched, expired: list[_Over]) -> int:
-        worker.dealt_with |= {_key(page, seen.index, seen.deadline) for page, seen, _ in expired}
+        worker.dealt_with |= {Arming(seen.page, seen.index, seen.deadline) for seen, _ in expired}
         return NEVER
 
     def _after(
@@ -353,9 +318,13 @@ class PageWatch:
 
 
 def _notice_progress(worker: Watched, now: int) -> None:
-    deadlines = [page.deadlines for page in worker.pages]
+    deadlines = worker.timers.deadlines
     if deadlines != worker.deadlines:
         worker.deadlines, worker.changed_at = deadlines, now
+
+
+def _expired_timers(expired: list[_Over], now: int) -> list[Expired]:
+    return [_expired_timer(seen, deadline, now) for seen, deadline in expired]
 
 
 def _expired_timer(seen: Snapshot, deadline: int, now: int) -> Expired:
@@ -366,8 +335,5 @@ def _expired_timer(seen: Snapshot, deadline: int, now: int) -> Expired:
         (now - seen.armed_at) / _SECOND,
         seen.ending,
         seen.thread,
+        seen,
     )
-
-
-def _key(page: PageReader, index: int, deadline: int) -> tuple[int, int, int]:
-    return id(page), index, deadline

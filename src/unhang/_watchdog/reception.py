@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 from unhang._core.durations import MOST_DURATIONS, is_of_durations
 from unhang._core.messages import KICK, OBSERVE, PAGE, VIEW, WAS_LOST, WELCOME, MessageError, parse_hello, refused
-from unhang._core.page import MOST_BYTES, PageError, PageReader
+from unhang._core.page import MOST_BYTES, PageError
+from unhang._core.page_reader import PageReader
 from unhang._core.tally import Tally
 from unhang._platform import memfd
 from unhang._platform.credentials import peer_credentials
@@ -27,7 +28,7 @@ from unhang._platform.process import ProcessHandle, has_another_clock
 from unhang._platform.waiter import Waiter
 from unhang._watchdog.kill import refusal_of
 from unhang._watchdog.response import Response
-from unhang._watchdog.viewers import Viewer, Viewers
+from unhang._watchdog.viewers import Shown, Viewer, Viewers
 from unhang._watchdog.watched import Origin, Watched
 from unhang._worker.implementation import fence
 
@@ -55,17 +56,23 @@ _MOST_PAGES = 16
 
 @dataclass(eq=False, slots=True)
 class _Peer:
-    """One connection."""
+    """One connection. What it has handed over goes with it; a worker goes with its last one."""
 
     socket: socket.socket
     since: float
     watched: Watched
     refusal: str | None
+    origin: Origin
+    process: tuple[int, float] = (0, 0.0)  # pid and start time, once it is watched
     welcome: bool = False
+    observed: bool = False
     messages: int = 0
     muted: bool = False
     viewer: Viewer | None = None
-    pages: int = 0
+    shown: Shown | None = None
+    pages: list[PageReader] = field(default_factory=list)
+    handed_over: int = 0
+    durations_bytes: int = 0
     fd: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -107,6 +114,8 @@ class Reception:
         self._observe = observe
         self._peers: dict[int, _Peer] = {}  # by descriptor, the oldest first
         self._silent: dict[int, _Peer] = {}
+        # Those of workers, by process, the oldest first.
+        self._processes: dict[tuple[int, float], list[_Peer]] = {}
         self.limits_met = Tally(lambda kind, detail: logger.warning("Limit met: %s: %s", kind, detail))
         self._owner = os.getpid()
         waiter.call(listener.fileno(), self._accept)
@@ -140,11 +149,12 @@ class Reception:
         if reason is None:
             handle = ProcessHandle.of_peer(new)
             reason = self._why_not_watched(pid, handle)
-        peer = _Peer(new, time.monotonic(), Watched(pid, handle, origin=Origin(user=user)), reason)
+        origin = Origin(user=user)
+        peer = _Peer(new, time.monotonic(), Watched(pid, handle, origin=origin), reason, origin)
         self._waiter.call(peer.fd, functools.partial(self._hear, peer))
         self._peers[peer.fd] = self._silent[peer.fd] = peer
         if handle is not None and handle.fd >= 0:
-            self._waiter.call_once(handle.fd, functools.partial(self._leave, peer))
+            self._waiter.call_once(handle.fd, functools.partial(self._exited, peer))
 
     def _why_not(self, user: int) -> str | None:
         if user not in self._users:
@@ -195,7 +205,7 @@ class Reception:
             if not peer.welcome:
                 self._greet(peer, message, fds)
             elif message == PAGE:
-                self._viewers.has_more(peer.watched, self._take_pages(peer, fds))
+                self._take_more(peer, fds)
             elif message != KICK:
                 raise MessageError(f"it is none of ours: {message[:16]!r}")
         finally:
@@ -212,39 +222,69 @@ class Reception:
             # Told now, since what is sent to somebody who has not been read is lost with the connection.
             self.limits_met.add("refused", peer.refusal)
             raise _RefusedError(peer.refusal)
+        peer.observed = self._observe or bool(flags & OBSERVE)
         readable = self._take_pages(peer, fds)
         peer.welcome = True
         del self._silent[peer.fd]
-        worker = peer.watched
-        worker.observe = self._observe or bool(flags & OBSERVE)
-        origin = worker.origin
+        origin = peer.origin
         origin.identity = identity
-        origin.memory = MemoryGroup.of(worker.pid)
+        origin.memory = MemoryGroup.of(peer.watched.pid)
         origin.memory_kills = None if origin.memory is None else origin.memory.kills()
         if signal.SIGRTMIN < stack_signal <= signal.SIGRTMAX:
             origin.stack_signal, origin.stack_file = stack_signal, _stack_file()
-        self._watch.join(worker)
+        is_new = self._join(peer)
         # Descriptors that others have not taken yet may be too many: then it has to do without a file for its stacks.
         if not _answer(peer.socket, WELCOME, origin.stack_file):
             _answer(peer.socket, WELCOME)
-        self._viewers.joined(worker, readable, returned=bool(flags & WAS_LOST))
-        self._response.came(worker, was_lost=bool(flags & WAS_LOST))
+        was_lost = bool(flags & WAS_LOST)
+        peer.shown = self._viewers.joined(peer.watched, readable, returned=was_lost, observed=peer.observed)
+        if is_new:
+            self._response.came(peer.watched, was_lost=was_lost)
+
+    def _join(self, peer: _Peer) -> bool:
+        """Watch a worker, or more of one that is watched already: a process is one worker; returns whether it is new.
+
+        What it said last about itself counts.
+        """
+        handle = peer.watched.handle
+        assert handle is not None  # noqa: S101 - for the type checker: who has none is refused
+        peer.process = (peer.watched.pid, handle.start_time)
+        others = self._processes.setdefault(peer.process, [])
+        others.append(peer)
+        if len(others) == 1:
+            self._watch.join(peer.watched)
+        else:
+            self._let_go(peer)
+            peer.watched = others[0].watched
+            peer.watched.origin = peer.origin
+        for page in peer.pages:
+            peer.watched.timers.add(page)
+        self._watch.kicked(peer.watched)
+        return len(others) == 1
+
+    def _take_more(self, peer: _Peer, fds: list[int]) -> None:
+        """Pages of a worker that is watched already."""
+        known = len(peer.pages)
+        readable = self._take_pages(peer, fds)
+        for page in peer.pages[known:]:
+            peer.watched.timers.add(page)
+        if peer.shown is not None:
+            self._viewers.has_more(peer.shown, readable)
 
     def _take_pages(self, peer: _Peer, fds: list[int]) -> list[OwnFd]:
         """Take pages over; returns descriptors for viewers."""
-        worker = peer.watched
         readable = []
         for fd in fds:
             memory = memoryview(memfd.map_sealed(fd))
             if is_of_durations(memory):
-                worker.durations_bytes += len(memory)
+                peer.durations_bytes += len(memory)
             else:
-                worker.pages.append(PageReader(memory, fence))
-            peer.pages += 1
-            if sum(page.size for page in worker.pages) > MOST_BYTES:
-                raise PageError(f"a worker has {MOST_BYTES} bytes of pages at most")
-            if peer.pages > _MOST_PAGES or worker.durations_bytes > MOST_DURATIONS:
-                raise PageError(f"a worker has {_MOST_PAGES} pages at most, {MOST_DURATIONS} bytes of durations")
+                peer.pages.append(PageReader(memory, fence, observed=peer.observed))
+            peer.handed_over += 1
+            if sum(page.size for page in peer.pages) > MOST_BYTES:
+                raise PageError(f"a client has {MOST_BYTES} bytes of pages at most")
+            if peer.handed_over > _MOST_PAGES or peer.durations_bytes > MOST_DURATIONS:
+                raise PageError(f"a client has {_MOST_PAGES} pages at most, {MOST_DURATIONS} bytes of durations")
             with contextlib.suppress(OSError):  # nobody gets to see it then
                 readable.append(OwnFd(memfd.to_read(fd)))
         return readable
@@ -298,6 +338,11 @@ class Reception:
         for peer in [peer for peer in self._silent.values() if peer.since < old]:
             self._leave(peer)
 
+    def _exited(self, peer: _Peer) -> None:
+        """The process is gone, and with it all its connections."""
+        for each in list(self._processes.get(peer.process, ())) or [peer]:
+            self._leave(each)
+
     def _leave(self, peer: _Peer) -> None:
         """The worker has exited, or hung up, or has to go. May be called twice."""
         if self._peers.pop(peer.fd, None) is None:
@@ -305,19 +350,39 @@ class Reception:
         self._silent.pop(peer.fd, None)
         # First of all: a connection that is not forgotten would wake the loop for ever.
         self._waiter.forget(peer.fd)
-        handle = peer.watched.handle
-        if handle is not None and handle.fd >= 0:
-            self._waiter.forget(handle.fd)
+        others = self._others(peer)
         try:
             if peer.viewer is not None:
                 self._viewers.count -= 1
-            else:
+            elif not others:
                 self._response.leave(peer.watched)
-                self._viewers.left(peer.watched)
+            else:
+                peer.watched.timers.remove(peer.pages)
+                peer.watched.origin = others[-1].origin
+                self._watch.kicked(peer.watched)
+            if peer.shown is not None:
+                self._viewers.left(peer.shown)
         finally:
-            if handle is not None:
-                handle.close()
+            if not others:
+                self._let_go(peer)
             hang_up(peer.socket)
+
+    def _others(self, peer: _Peer) -> list[_Peer]:
+        """The other connections of the same worker; this one is none of it any more."""
+        peers = self._processes.get(peer.process, [])
+        if peer in peers:
+            peers.remove(peer)
+            if not peers:
+                del self._processes[peer.process]
+        return peers
+
+    def _let_go(self, peer: _Peer) -> None:
+        """Give back what its process was known by."""
+        handle = peer.watched.handle
+        if handle is not None:
+            if handle.fd >= 0:
+                self._waiter.forget(handle.fd)
+            handle.close()
 
     def close(self) -> None:
         """Hang up on everybody, and stop listening. In a forked child: give back its copies of the descriptors."""

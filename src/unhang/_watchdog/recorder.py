@@ -16,7 +16,7 @@ from unhang._platform.patience import within
 from unhang._verdict.culprit import judge
 from unhang._watchdog.hooks import Hooks
 from unhang._watchdog.incident import Findings
-from unhang.report import text
+from unhang.report import about, text
 from unhang.report.headline import headline
 from unhang.report.model import Report, Verdict, Worker
 from unhang.report.words import number
@@ -163,8 +163,8 @@ class Recorder:
 
 def _occasion(worker: Worker) -> tuple[int, float]:
     """Which worker, and which of its blocks."""
-    block = next((block for block in worker.blocks if block.expired), None)
-    return worker.pid, round(block.started, 3) if block else 0.0
+    block = about.block_of(worker)
+    return worker.pid, round(block.started, 3) if block and block.expired else 0.0
 
 
 def _alone(report: Report, worker: Worker) -> str:

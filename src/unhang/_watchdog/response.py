@@ -159,7 +159,7 @@ class Response:
             return
 
         def seen(found: Look | None) -> None:
-            worker.origin.earlier = found
+            worker.earlier = found
 
         self._helpers.submit(functools.partial(look, worker.pid), seen)
 
@@ -263,8 +263,8 @@ class Response:
             return  # the report says so
         worker = Watched(departure.pid, origin=departure.origin)
         timers = [
-            Expired(seen.scope, seen.timeout / 1e9, 0.0, (departure.timers.at - seen.armed_at) / 1e9)
-            for seen in departure.timers.armed
+            Expired(each.seen.scope, each.seen.timeout / 1e9, 0.0, (departure.timers.at - each.seen.armed_at) / 1e9)
+            for each in departure.timers.armed
         ]
         self._tell("died", worker, timers, departure.exit)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unhang._platform.process import ProcessHandle
 from unhang._watchdog.departures import Departure
 from unhang._watchdog.escalations import Member
 from unhang._watchdog.timers import Timers
-from unhang._watchdog.watched import Watched
+from unhang._watchdog.watched import Expired, Watched
 from unhang.report.model import Evidence, Step, Worker
 
 _SECOND = 1e9
@@ -22,6 +23,7 @@ class Seen:
         watched: as the watch sees it.
         handle: the process, also when its connection is gone.
         timers: when it was looked at last.
+        due: those that the watch has found to have expired last, or to be near, the earliest first.
         member: its escalation, if it has expired.
         evidence: what was found.
         gathering: how many gatherings are under way.
@@ -35,6 +37,7 @@ class Seen:
     watched: Watched
     handle: ProcessHandle
     timers: Timers
+    due: Sequence[Expired] = ()
     member: Member | None = None
     evidence: Evidence | None = None
     gathering: int = 0
@@ -64,8 +67,9 @@ class Seen:
             expired=self.expired,
             sequence=self.timers.sequence,
             idle=max(0.0, (self.timers.at - self.timers.quiet_since) / _SECOND),
-            blocks=self.timers.blocks(began, finished=False),
-            finished=self.timers.blocks(began, finished=True),
+            armed=self.timers.total,
+            blocks=self.timers.blocks(began),
+            finished=self.timers.left_blocks(began),
             evidence=self.evidence,
             steps=tuple(Step(at=at - began, what=what) for at, what in (member.steps if member else ())),
             outcome=outcome,

@@ -6,6 +6,7 @@ its own processor time. It belongs to the server's loop.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,28 +31,30 @@ Gather = Callable[[Watched, Callable[[Report | None], None]], bool]
 
 
 @dataclass(eq=False, slots=True)
-class _Entry:
-    """A worker, and its pages as descriptors that can only be read."""
+class Shown:
+    """A connection of a worker as viewers are told of it, with its pages as descriptors that can only be read."""
 
     watched: Watched
-    revision: int
-    joined: float
+    number: int
     pages: list[OwnFd] = field(default_factory=list)
     returned: bool = False
+    observed: bool = False
+    revision: int = 0
     left: float | None = None
 
     def info(self) -> WorkerInfo:
         worker, identity = self.watched, self.watched.origin.identity
         return WorkerInfo(
             number=worker.number,
+            connection=self.number,
             revision=self.revision,
             pid=worker.pid,
             user=worker.origin.user,
-            joined=self.joined,
+            joined=worker.joined_at / 1e9,
             changed_at=worker.changed_at / 1e9,
             left=self.left,
             returned=self.returned,
-            observed=worker.observe,
+            observed=self.observed,
             pages=len(self.pages),
             rank=identity.rank,
             local_rank=identity.local_rank,
@@ -94,8 +97,9 @@ class Viewers:
         self._journal = journal
         self._gather = gather
         # By number, in the order of their revisions.
-        self._entries: dict[int, _Entry] = {}
-        self._departed: list[_Entry] = []
+        self._entries: dict[int, Shown] = {}
+        self._departed: list[Shown] = []
+        self._numbers = itertools.count(1)
         self._revision = 0
         self._awaited = awaited
         self.count = 0
@@ -108,34 +112,33 @@ class Viewers:
             for entry in self._departed:
                 entry.left = time.monotonic()
 
-    def joined(self, worker: Watched, pages: list[OwnFd], *, returned: bool = False) -> None:
-        """A worker has come; whether it had another watchdog before, or another connection."""
-        self._put(_Entry(worker, 0, time.monotonic(), list(pages), returned))
+    def joined(self, worker: Watched, pages: list[OwnFd], *, returned: bool = False, observed: bool = False) -> Shown:
+        """A worker has opened a connection; whether it had another watchdog before, or another connection."""
+        entry = Shown(worker, next(self._numbers), list(pages), returned, observed)
+        self._put(entry)
+        return entry
 
-    def has_more(self, worker: Watched, pages: list[OwnFd]) -> None:
-        """A worker has handed over more pages."""
-        entry = self._entries.get(worker.number)
-        if entry is not None:
-            entry.pages += pages
-            self._put(entry)
+    def has_more(self, entry: Shown, pages: list[OwnFd]) -> None:
+        """A worker has handed over more pages by this connection."""
+        entry.pages += pages
+        self._put(entry)
 
-    def left(self, worker: Watched) -> None:
-        """A worker has left."""
-        entry = self._entries.get(worker.number)
-        if entry is None or entry.left is not None:
+    def left(self, entry: Shown) -> None:
+        """This connection is closed."""
+        if entry.left is not None:
             return
         if not (self.count or self._awaited) or len(self._departed) >= _MOST_DEPARTED:
-            del self._entries[worker.number]
+            self._entries.pop(entry.number, None)
             return
         entry.left = time.monotonic()
         self._departed.append(entry)
         self._put(entry)
 
-    def _put(self, entry: _Entry) -> None:
+    def _put(self, entry: Shown) -> None:
         self._revision += 1
         entry.revision = self._revision
-        self._entries.pop(entry.watched.number, None)
-        self._entries[entry.watched.number] = entry
+        self._entries.pop(entry.number, None)
+        self._entries[entry.number] = entry
 
     def tidy(self) -> None:
         """Once a beat: forget those that have left."""
@@ -143,7 +146,7 @@ class Viewers:
             return
         old = time.monotonic() - _LINGER
         while self._departed and (self._departed[0].left or 0.0) < old:
-            self._entries.pop(self._departed.pop(0).watched.number, None)
+            self._entries.pop(self._departed.pop(0).number, None)
 
     def close(self) -> None:
         """Give all descriptors back."""
@@ -172,12 +175,13 @@ class Viewers:
         return msgspec.json.encode(news), pages
 
     def _look_into(self, viewer: Viewer, number: int) -> None:
-        entry = self._entries.get(number)
         if viewer.gathering:
             return
-        if entry is None or entry.left is not None:
+        entries = self._entries.values()
+        worker = next((each.watched for each in entries if each.watched.number == number and each.left is None), None)
+        if worker is None:
             viewer.found(None)
-        elif self._gather(entry.watched, viewer.found):
+        elif self._gather(worker, viewer.found):
             viewer.gathering = True
         else:
             viewer.no_stacks = "others are being looked into: ask again in a moment"

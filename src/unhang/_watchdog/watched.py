@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from unhang._core.credits import Credits
 from unhang._core.identity import Identity
-from unhang._core.page import PageReader
+from unhang._core.page_reader import Snapshot
+from unhang._core.timer_reader import Arming, TimerReader
 from unhang._platform.descriptor import OwnFd
 from unhang._platform.look import Look
 from unhang._platform.memory_group import MemoryGroup
@@ -26,6 +28,7 @@ class Expired:
         running: seconds since it was armed.
         ending: how it wants its worker to be ended, as `unhang._core.page.ending` has it; 0: as the watchdog does.
         thread: the kernel's id of the thread that probably armed it; 0: not known.
+        seen: its slot when it was judged.
     """
 
     scope: str
@@ -34,6 +37,7 @@ class Expired:
     running: float
     ending: int = field(default=0, repr=False)
     thread: int = field(default=0, repr=False)
+    seen: Snapshot | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(eq=False, slots=True)
@@ -46,34 +50,38 @@ class Origin:
     stack_file: OwnFd | None = None  # into which
     memory: MemoryGroup | None = None
     memory_kills: int | None = None  # how many the kernel had killed for want of memory there when it came
-    earlier: Look | None = None  # taken when its deadline came near
 
 
 @dataclass(eq=False, slots=True)
 class Watched:
-    """One worker, as the watch sees it."""
+    """One worker, as the watch sees it: a process, however many connections and pages it has."""
 
     pid: int
     handle: ProcessHandle | None = None
-    observe: bool = False  # never to be killed
-    pages: list[PageReader] = field(default_factory=list)
-    durations_bytes: int = 0  # of its pages that viewers alone read
+    timers: TimerReader = field(default_factory=TimerReader)
     number: int = 0
+    joined_at: int = 0
     attempts: int = 0
     not_before: int = 0  # it is not judged before this instant
-    dealt_with: set[tuple[int, int, int]] = field(default_factory=set)  # what was told and will not be again
+    dealt_with: set[Arming] = field(default_factory=set)  # what was told and will not be again
     held: bool = False  # by a debugger, when it was to be killed last
     held_until: int = 0  # timers that were armed before get their whole timeout from then on
     pending: bool = False  # it is being dealt with: not judged again until that is settled
-    early: set[tuple[int, int, int]] = field(default_factory=set)  # whose pretimeout was told
+    early: set[Arming] = field(default_factory=set)  # whose pretimeout was told
     changed_at: int = 0  # when it was seen to have armed or disarmed a timer, a beat late at most
-    deadlines: list[list[int]] = field(default_factory=list)  # of its pages, when that was seen
+    deadlines: list[list[int]] = field(default_factory=list)  # when that was seen
     next_deadline: int = 0  # as it was at the last beat
     origin: Origin = field(default_factory=Origin)
+    earlier: Look | None = None  # taken when its deadline came near
+    credits: Credits = field(default_factory=Credits)  # of its watch
 
-    def sequence(self) -> int:
-        """How often its timers have been armed or restarted."""
-        return sum(page.sequence for page in self.pages)
+    def deadline_of(self, seen: Snapshot) -> int:
+        """The deadline of a timer with what it gets back for time that was not its worker's."""
+        deadline = seen.deadline + self.credits.given(seen.armed_at)
+        if seen.armed_at < self.held_until:
+            # Nobody knows how long it was held: it may have been since the timer was armed.
+            deadline = max(deadline, self.held_until + seen.timeout)
+        return deadline
 
 
 class Hands(Protocol):

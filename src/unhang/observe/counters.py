@@ -104,7 +104,8 @@ class Counters:
         self.armings = 0
         self.missed = 0
         self._missed_before = 0
-        self._sequences: dict[int, int] = {}
+        # Of each worker: how often its timers were armed, and how often of that before this watchdog came to watch it.
+        self._sequences: dict[int, tuple[int, int]] = {}
         # Which watchdog was seen; the instant of the last event that was counted, and how many were of that instant.
         self._watchdog: tuple[int, float] | None = None
         self._counted_to = -math.inf
@@ -122,8 +123,8 @@ class Counters:
         self.missed = self._missed_before + picture.missed
         for event in self._new(picture.events) if self._is_retold else picture.events:
             self._count(event)
-        self._is_retold = False
         self._count_armings(picture.rows)
+        self._is_retold = False
 
     def _meet(self, watchdog: Watchdog) -> None:
         """All that another watchdog tells is news, and its workers have other numbers."""
@@ -163,11 +164,16 @@ class Counters:
 
     def _count_armings(self, rows: Iterable[Row]) -> None:
         """Count what timers were armed since the look before; of one who had another watchdog before, from here on."""
-        sequences = {row.info.number: row.sequence for row in rows}
-        begins = {row.info.number: row.sequence for row in rows if row.info.returned} | self._sequences
         # A worker may write any number into its page: one that falls is taken as new, as a counter's reset would be.
-        self.armings += sum(max(0, now - begins.get(number, 0)) for number, now in sequences.items())
-        self._sequences = sequences
+        self.armings += sum(max(0, row.sequence - self._begin(row)) for row in rows)
+        self._sequences = {row.info.number: (row.sequence, row.inherited) for row in rows}
+
+    def _begin(self, row: Row) -> int:
+        """How often the timers of a worker had been armed when they were counted last."""
+        sequence, inherited = self._sequences.get(row.info.number, (0, 0))
+        if self._is_retold and row.info.number in self._sequences:
+            return sequence  # what a new view inherits was counted before
+        return sequence + max(0, row.inherited - inherited)
 
 
 def one_of(value: str, known: Iterable[str]) -> str:

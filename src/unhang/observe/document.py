@@ -182,7 +182,7 @@ def _worker(row: Row, at: float) -> Worker:
         host=info.host,
         job=info.job,
         attempt=info.attempt,
-        observed=info.observed,
+        observed=row.observed,
         connected=_since(info.joined, at),
         idle=round(row.idle, _DIGITS),
         rate=None if row.rate is None else round(row.rate, _DIGITS),

@@ -33,12 +33,14 @@ class Row:
     """One worker at one look.
 
     Attributes:
-        info: who it is.
+        info: who it is, as it said last.
         armed: its timers, the nearest to expiry first; 8 at most.
         timers: how many are armed.
         sequence: how often they were armed or restarted altogether.
         rate: how often a second, since the look before; None at the first one.
         idle: seconds since it was seen to arm, restart or disarm a timer, or since it came.
+        inherited: how often they were armed before this watchdog came to watch it: another one may have counted that.
+        observed: whether it is never to be killed.
     """
 
     info: WorkerInfo
@@ -47,6 +49,8 @@ class Row:
     sequence: int = 0
     rate: float | None = None
     idle: float = 0.0
+    inherited: int = 0
+    observed: bool = False
 
     @property
     def left(self) -> float:

@@ -16,7 +16,9 @@ from unhang._core.duration_pages import DurationReader
 from unhang._core.durations import is_of_durations
 from unhang._core.histogram import Durations
 from unhang._core.messages import VIEW, MessageError, refusal
-from unhang._core.page import NEVER, PageError, PageReader
+from unhang._core.page import PageError
+from unhang._core.page_reader import PageReader
+from unhang._core.timer_reader import TimerReader
 from unhang._platform import memfd
 from unhang._platform.address import check_address
 from unhang._platform.credentials import peer_credentials
@@ -43,8 +45,8 @@ class RefusedError(ViewError):
 
 
 @dataclass(eq=False, slots=True)
-class _Worker:
-    """A worker whose pages are mapped here."""
+class _Connection:
+    """One connection of a worker, whose pages are mapped here."""
 
     info: WorkerInfo
     pages: list[PageReader] = field(default_factory=list)
@@ -52,43 +54,6 @@ class _Worker:
     before: dict[str, Durations] = field(default_factory=dict)
     mapped: int = 0
     is_known: bool = False  # whether it was told of before
-    deadlines: list[list[int]] = field(default_factory=list)
-    sequence: int | None = None
-    changed_at: float = 0.0
-    looked: float = 0.0
-
-    def row(self, now: float) -> Row:
-        armed: list[tuple[int, int, PageReader]] = []
-        for page in self.pages:
-            page.earliest()
-            armed += [(deadline, index, page) for index, deadline in enumerate(page.deadlines) if 0 < deadline < NEVER]
-        armed.sort(key=lambda entry: entry[0])
-        found = [page.snapshot(index) for _, index, page in armed[:_MOST_ARMED]]
-        blocks = tuple(
-            Armed(
-                scope=seen.scope,
-                after=seen.timeout / _SECOND,
-                running=now - seen.armed_at / _SECOND,
-                left=seen.deadline / _SECOND - now,
-                thread=seen.thread,
-            )
-            for seen in found
-            if seen is not None
-        )
-        rate = self._moved(now, [now - block.running for block in blocks])
-        return Row(self.info, blocks, len(armed), self.sequence or 0, rate, max(0.0, now - self.changed_at))
-
-    def _moved(self, now: float, armed_at: list[float]) -> float | None:
-        """Take down whether it has moved; returns how often a second its timers were armed since the last look."""
-        before, self.sequence = self.sequence, sum(page.sequence for page in self.pages)
-        deadlines = [page.deadlines for page in self.pages]
-        if before is None:
-            self.changed_at = max([self.info.changed_at, self.info.joined, *armed_at])
-        elif deadlines != self.deadlines or self.sequence != before:
-            self.changed_at = now
-        self.deadlines = deadlines
-        elapsed, self.looked = now - self.looked, now
-        return None if before is None or elapsed <= 0 else max(0, self.sequence - before) / elapsed
 
     def map(self, fd: int) -> None:
         """Map one more page; one that holds nonsense is left out.
@@ -114,12 +79,86 @@ class _Worker:
                 before = self.before.get(scope)
                 yield scope, durations if before is None else durations.minus(before)
 
-    def close(self) -> None:
-        for page in self.pages:
-            page.close()
-        for durations in self.durations:
+
+class _Worker:
+    """A worker: a process, with all its connections."""
+
+    def __init__(self) -> None:
+        self.connections: dict[int, _Connection] = {}
+        self.timers = TimerReader()
+        self._deadlines: list[list[int]] = []
+        self._sequence: int | None = None
+        self._gone = 0  # the sequence of connections that were closed
+        self._inherited = 0
+        self._changed_at = 0.0
+        self._looked = 0.0
+
+    def take(self, info: WorkerInfo, fds: list[int]) -> None:
+        """It is told of a connection, with its pages.
+
+        Raises:
+            OSError: they cannot all be mapped.
+        """
+        connection = self.connections.setdefault(info.connection, _Connection(info))
+        connection.info = info
+        known = len(connection.pages)
+        try:
+            for fd in fds[connection.mapped :]:
+                connection.map(fd)
+        finally:
+            for page in connection.pages[known:]:
+                self.timers.add(page)
+                if info.returned and not connection.is_known:
+                    self._inherited += page.sequence
+        connection.is_known = True
+
+    def row(self, now: float) -> Row:
+        """As it is now."""
+        self.timers.earliest()
+        found, count = self.timers.nearest(_MOST_ARMED)
+        blocks = tuple(
+            Armed(
+                scope=seen.scope,
+                after=seen.timeout / _SECOND,
+                running=now - seen.armed_at / _SECOND,
+                left=seen.deadline / _SECOND - now,
+                thread=seen.thread,
+            )
+            for seen in found
+        )
+        infos = [connection.info for connection in self.connections.values()]
+        info = infos[-1]
+        rate = self._moved(now, [info.changed_at, info.joined, *(now - block.running for block in blocks)])
+        return Row(
+            info=info,
+            armed=blocks,
+            timers=count,
+            sequence=self._sequence or 0,
+            inherited=self._inherited,
+            observed=all(each.observed for each in infos),
+            rate=rate,
+            idle=max(0.0, now - self._changed_at),
+        )
+
+    def _moved(self, now: float, before_now: list[float]) -> float | None:
+        """Take down whether it has moved; returns how often a second its timers were armed since the last look."""
+        before, self._sequence = self._sequence, self._gone + self.timers.sequence
+        deadlines = self.timers.deadlines
+        if before is None:
+            self._changed_at = max(before_now)
+        elif deadlines != self._deadlines or self._sequence != before:
+            self._changed_at = now
+        self._deadlines = deadlines
+        elapsed, self._looked = now - self._looked, now
+        return None if before is None or elapsed <= 0 else max(0, self._sequence - before) / elapsed
+
+    def forget(self, number: int) -> None:
+        """One of its connections is closed: its timers go with it."""
+        connection = self.connections.pop(number)
+        self._gone += sum(page.sequence for page in connection.pages)
+        self.timers.remove(connection.pages)
+        for durations in connection.durations:
             durations.close()
-        self.pages, self.durations = [], []
 
 
 class View:
@@ -151,7 +190,7 @@ class View:
         self._leaving: set[int] = set()
         # While workers are listed again: those that were not, so far.
         self._is_listing = False
-        self._unlisted: set[int] = set()
+        self._unlisted: set[tuple[int, int]] = set()
         self._socket = _connect(address, patience)
 
     def look(self) -> Picture:
@@ -239,39 +278,46 @@ class View:
         if news.missed and self._serial > 0:
             # Some may have left meanwhile, and nobody will say so any more: all who are there are listed again.
             self._missed += news.missed
-            self._revision, self._unlisted, self._is_listing = 0, set(self._workers), True
+            self._revision, self._is_listing = 0, True
+            self._unlisted = {
+                (number, connection) for number, worker in self._workers.items() for connection in worker.connections
+            }
         elif self._is_listing and not news.more:
             self._is_listing = False
-            for number in self._unlisted:
-                self._forget(number)
+            for number, connection in self._unlisted:
+                self._forget(number, connection)
             self._unlisted = set()
 
     def _take(self, news: News, fds: list[int]) -> None:
         rest = list(fds)
         for info in news.workers:
             own, rest = rest[: info.pages], rest[info.pages :]
-            worker = self._workers.setdefault(info.number, _Worker(info))
-            worker.info = info
-            for fd in own[worker.mapped :]:
-                worker.map(fd)
-            worker.is_known = True
+            self._workers.setdefault(info.number, _Worker()).take(info, own)
             # Not before: what could not be mapped is asked for again.
             self._revision = info.revision
-            self._unlisted.discard(info.number)
+            self._unlisted.discard((info.number, info.connection))
             if info.left is not None:
-                self._forget(info.number)
+                self._forget(info.number, info.connection)
         self._leaving |= {event.number for event in news.events if event.event == "disconnect"}
         if not news.more:
             # Not before: one that has left may still be listed, with its pages, behind the event that says so.
             for number in self._leaving:
-                self._forget(number)
+                self._forget_worker(number)
             self._leaving = set()
 
-    def _forget(self, number: int) -> None:
-        worker = self._workers.pop(number, None)
-        if worker is not None:
-            _merge(self._departed, worker)
-            worker.close()
+    def _forget_worker(self, number: int) -> None:
+        worker = self._workers.get(number)
+        for connection in list(worker.connections) if worker is not None else ():
+            self._forget(number, connection)
+
+    def _forget(self, number: int, connection: int) -> None:
+        worker = self._workers.get(number)
+        if worker is None or connection not in worker.connections:
+            return
+        _merge(self._departed, worker.connections[connection])
+        worker.forget(connection)
+        if not worker.connections:
+            del self._workers[number]
 
     def durations(self) -> dict[str, Durations]:
         """How long blocks took since this view began, by scope, if workers learn that; of those that left, too.
@@ -281,12 +327,13 @@ class View:
         """
         found = dict(self._departed)
         for worker in self._workers.values():
-            _merge(found, worker)
+            for connection in worker.connections.values():
+                _merge(found, connection)
         return found
 
     def _forget_all(self) -> None:
         for number in list(self._workers):
-            self._forget(number)
+            self._forget_worker(number)
         self._revision = 0
 
     def close(self) -> None:
@@ -295,13 +342,13 @@ class View:
         self._socket.close()
 
 
-def _merge(into: dict[str, Durations], worker: _Worker) -> None:
+def _merge(into: dict[str, Durations], connection: _Connection) -> None:
     """Add what a worker has learned. Scopes beyond those that there is room for are not even read."""
 
     def wanted(scope: str) -> bool:
         return scope in into or len(into) < _MOST_SCOPES
 
-    for scope, durations in worker.learned(wanted):
+    for scope, durations in connection.learned(wanted):
         into[scope] = into[scope].merge(durations) if scope in into else durations
 
 

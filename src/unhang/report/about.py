@@ -42,8 +42,12 @@ def is_suspect(report: Report, worker: Worker) -> bool:
 
 
 def block_of(worker: Worker | Departed) -> Block | None:
-    """The block to name: the first that has expired, else the one that was entered last."""
-    return next((block for block in worker.blocks if block.expired), None) or next(reversed(worker.blocks), None)
+    """The block to name: the first that has expired, else the one that is about to, else the one entered last."""
+    expired = [block for block in worker.blocks if block.expired]
+    due = [block for block in worker.blocks if block.due]
+    if found := [block for block in expired if block.due] or expired or due:
+        return min(found, key=lambda block: block.deadline)
+    return next(reversed(worker.blocks), None)
 
 
 def deadline(block: Block) -> float:

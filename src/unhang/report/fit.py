@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from unhang.report import about
 from unhang.report.frames import telling_thread
-from unhang.report.model import Block, Evidence, Report, Thread, Worker, encode
+from unhang.report.model import Block, Departed, Evidence, Report, Thread, Worker, encode
 
 LEAST_BYTES = 8192
 
@@ -73,20 +74,21 @@ def _shallow(evidence: Evidence, most: int, *, source: bool = True) -> Evidence:
 
 
 def _few_blocks(report: Report) -> Report:
-    """The expired blocks and the last one of each worker, and its last steps."""
+    """The block to name, two more that have expired, the last one of each worker, and its last steps."""
 
-    def few(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
-        return tuple(
-            [block for block in blocks if block.expired][:3] + [block for block in blocks if not block.expired][-1:]
-        )
+    def few(worker: Worker | Departed) -> tuple[Block, ...]:
+        named = about.block_of(worker)
+        expired = [block for block in worker.blocks if block.expired and block is not named][:2]
+        kept = {id(block) for block in (named, *expired, *worker.blocks[-1:])}
+        return tuple(block for block in worker.blocks if id(block) in kept)
 
     return replace(
         report,
         workers=tuple(
-            replace(worker, blocks=few(worker.blocks), finished=worker.finished[:2], steps=worker.steps[-6:])
+            replace(worker, blocks=few(worker), finished=worker.finished[:2], steps=worker.steps[-6:])
             for worker in report.workers
         ),
-        departed=tuple(replace(worker, blocks=few(worker.blocks)) for worker in report.departed),
+        departed=tuple(replace(worker, blocks=few(worker)) for worker in report.departed),
     )
 
 

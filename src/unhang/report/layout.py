@@ -244,14 +244,18 @@ def _lanes(worker: Worker | Departed, scale: _Scale) -> tuple[list[list[tuple[Bl
     end = _end(worker, scale)
     lanes: list[list[tuple[Block, float]]] = []
     more = 0
+    # A lane is kept for the one that the report is about.
+    awaited = about.block_of(worker)
     for block, following in itertools.zip_longest(blocks, blocks[1:]):
+        if block is awaited:
+            awaited = None
         until = min(following.started, end) if block.finished and following else end
         if until < scale.start or block.started > scale.end:
             continue
         free = next((lane for lane in lanes if lane[-1][1] <= block.started), None)
         if free is not None:
             free.append((block, until))
-        elif len(lanes) < _MOST_LANES:
+        elif len(lanes) < _MOST_LANES - (awaited is not None):
             lanes.append([(block, until)])
         else:
             more += 1

@@ -60,23 +60,28 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A worker that is connected, or has just left.
+    """A worker that is connected, or has just left, with the pages of one of its connections.
+
+    A process is one worker, and is told once for each of its clients: with the same number each time.
 
     Attributes:
         number: names it, for this watchdog: from 1 on, in the order in which they came.
+        connection: names the connection, likewise.
         revision: grows whenever something here changes; see `Ask.revision`.
         pid: as the watchdog sees it.
         user: its user id.
-        joined: when it came.
+        joined: when the worker came.
         changed_at: when it was seen to arm, restart or disarm a timer last; a second late at most.
-        left: when it left, if it has.
-        observed: whether it is never to be killed.
+        left: when the connection was closed, if it was.
+        observed: whether it is never to be killed for the timers of this connection.
         returned: whether it was watched before: what stands in its pages by then may have been told already.
-        pages: how many descriptors of it come with this message: its pages, in the order in which they were made.
+        pages: how many descriptors come with this message: the connection's pages, in the order in which they were
+            made.
         rank, local_rank, host, job, attempt: as it says; see `unhang.report.model.Worker`.
     """
 
     number: int
+    connection: int
     revision: int
     pid: int
     user: int | None = None

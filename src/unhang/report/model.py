@@ -138,6 +138,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
         after: its timeout.
         started: when it was armed or restarted last.
         expired: whether it has expired.
+        due: whether the report is about it: it has expired, or its pretimeout has come.
         finished: whether its block was left; when, is not known, but for the next block of the same worker.
         count: how often the worker has armed timers of this scope; 0 if that is not known.
         deadline: when it expires, with what was given back to it.
@@ -148,6 +149,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     started: float
     expired: bool = False
     finished: bool = False
+    due: bool = False
     count: int = 0
     deadline: float = 0.0
 
@@ -203,7 +205,9 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         expired: whether a timer of it has expired.
         sequence: how often its timers have been armed or restarted, all together.
         idle: seconds since it armed, restarted or disarmed a timer last, a second more or less.
-        blocks: its timers that are armed, the earliest armed first.
+        armed: how many of its timers are armed.
+        blocks: these, the earliest armed first. Of more than 32: the first of those that the report is about, those
+            that expire next, and those that were armed last.
         finished: the last blocks that it has left, the latest armed first.
         evidence: what was found; None if nobody looked.
         steps: what was done about it, in order.
@@ -220,6 +224,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     expired: bool = False
     sequence: int = 0
     idle: float = 0.0
+    armed: int = 0
     blocks: tuple[Block, ...] = ()
     finished: tuple[Block, ...] = ()
     evidence: Evidence | None = None

@@ -151,6 +151,8 @@ def _inside(report: Report, worker: Worker) -> str:
     if block is None:
         return words.idle(worker)
     limit = f"timeout {words.seconds(block.after)}"
+    if worker.armed > len(worker.blocks):
+        limit += f", one of {worker.armed:,} armed timers"
     if report.kind == "pretimeout":
         limit += f", {expires_in(worker, block)}"
     return f"in {words.quoted(block.scope)} for {words.seconds(about.running(worker, block))} ({limit})"
