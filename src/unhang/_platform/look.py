@@ -91,13 +91,18 @@ class Look:
         return next((thread for thread in self.threads if thread.id == number), None)
 
 
-def look(pid: int) -> Look | None:
-    """What procfs says about a process now; None when it has exited, or may not be seen. Never raises."""
+def look(pid: int, thread: int = 0) -> Look | None:
+    """What procfs says about a process now; None when it has exited, or may not be seen. Never raises.
+
+    Args:
+        pid: the process.
+        thread: the id of a thread that is looked at however many there are; 0: of none.
+    """
     try:
         instant = time.monotonic()
         fields = _stat(f"/proc/{pid}")[1]
         status = _status(pid)
-        threads, inner = _threads(pid, namespaces=len(status.get(b"NSpid", b"").split()) > 1)
+        threads, inner = _threads(pid, thread, namespaces=len(status.get(b"NSpid", b"").split()) > 1)
     except (OSError, ValueError, IndexError):
         return None
     return Look(
@@ -153,9 +158,11 @@ def _first(status: dict[bytes, bytes], name: bytes) -> int:
     return int(words[0]) if words else 0
 
 
-def _threads(pid: int, *, namespaces: bool) -> tuple[tuple[ThreadLook, ...], tuple[tuple[int, int], ...]]:
+def _threads(pid: int, wanted: int, *, namespaces: bool) -> tuple[tuple[ThreadLook, ...], tuple[tuple[int, int], ...]]:
     with os.scandir(f"/proc/{pid}/task") as entries:
         numbers = [int(entry.name) for entry in itertools.islice(entries, MOST_THREADS)]
+    if wanted and wanted not in numbers:
+        numbers[MOST_THREADS - 1 :] = [wanted]
     threads, inner = [], []
     for number in sorted(numbers, key=lambda number: (number != pid, number)):
         directory = f"/proc/{pid}/task/{number}"

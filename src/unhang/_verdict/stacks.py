@@ -16,6 +16,7 @@ from unhang.report.model import Frame, Thread
 T = TypeVar("T")
 
 MOST_THREADS = 200
+_MAIN = "MainThread"
 INNERMOST, OUTERMOST = 150, 50
 _LONGEST = 500
 _LARGEST_LINE = 2**31 - 1
@@ -42,8 +43,13 @@ class _SpyThread(msgspec.Struct):
 _decoder = msgspec.json.Decoder(list[_SpyThread])
 
 
-def from_pyspy(document: bytes) -> tuple[Thread, ...]:
+def from_pyspy(document: bytes, wanted: int = 0) -> tuple[Thread, ...]:
     """The threads in what ``py-spy dump --json`` printed; nothing but their ids, names, frames, and the GIL.
+
+    Args:
+        document: what it printed.
+        wanted: the id of a thread that is among them however many there are, as the main thread and the owner of the
+            GIL are; 0: of none.
 
     Raises:
         StacksError: it is no such document, or it has no thread.
@@ -54,6 +60,8 @@ def from_pyspy(document: bytes) -> tuple[Thread, ...]:
         raise StacksError(f"py-spy printed what it should not: {error}") from None
     if not threads:
         raise StacksError("py-spy saw no thread")
+    if len(threads) > MOST_THREADS:
+        threads.sort(key=lambda one: not (one.os_thread_id == wanted or one.owns_gil or one.thread_name == _MAIN))
     return tuple(_thread_of_spy(thread) for thread in threads[:MOST_THREADS])
 
 

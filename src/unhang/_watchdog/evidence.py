@@ -110,7 +110,7 @@ class _Case:
         self._threads: tuple[model.Thread, ...] = ()
 
     def gather(self) -> model.Evidence:
-        first = look(self._handle.pid)
+        first = look(self._handle.pid, self._subject.thread)
         if first is None or not self._handle.alive():
             return model.Evidence(without=("it has ended, or may not be seen",))
         before, now = self._window(first)
@@ -118,7 +118,7 @@ class _Case:
         stacks.first()
         # What writes down its own stacks has been interrupted for it: what it does then says nothing.
         told_by_itself = stacks.source == "faulthandler"
-        after = now if before is not now or told_by_itself else look(self._handle.pid) or now
+        after = now if before is not now or told_by_itself else look(self._handle.pid, self._subject.thread) or now
         around = Around(self._handle.pid, self._give_up, foreign=_is_foreign(self._subject))
         symptoms = self._decided(stacks, around, _Looks(before, now, after))
         around.look(self._subject.stderr)
@@ -192,7 +192,7 @@ class _Case:
 
     def _again(self, now: Look, after: float) -> Look:
         time.sleep(min(after, self._left()))
-        return look(now.pid) or now
+        return look(now.pid, self._subject.thread) or now
 
     def _main(self, seen: Look) -> ThreadLook | None:
         return seen.thread(self._subject.thread) or seen.thread(seen.pid)

@@ -161,7 +161,8 @@ class Response:
         def seen(found: Look | None) -> None:
             worker.earlier = found
 
-        self._helpers.submit(functools.partial(look, worker.pid), seen)
+        first, _ = worker.timers.nearest(1)
+        self._helpers.submit(functools.partial(look, worker.pid, first[0].thread if first else 0), seen)
 
     def prepare(self, worker: Watched, timers: list[Expired]) -> None:
         """See `Hands.prepare`."""

@@ -171,7 +171,7 @@ class Stacks:
     def _dump(self, native: bool, give_up: float) -> tuple[Thread, ...]:
         for tries in range(1, _TRIES + 1):
             try:
-                threads = from_pyspy(self._spy(native, give_up))
+                threads = from_pyspy(self._spy(native, give_up), self._hint)
                 if tries == _TRIES or not self._nonblocking or all(thread.frames for thread in threads):
                     return threads
             except (pyspy.PySpyError, StacksError) as error:
