@@ -70,6 +70,22 @@ def _run(target: Callable[..., None], conn: Connection[Any, Any], args: Sequence
         os._exit(status)
 
 
+class Herd:
+    """Forked children by the thousand that need nobody to talk to: they end with this process, or by themselves."""
+
+    def __init__(self) -> None:
+        self._end, self._life = os.pipe()
+
+    def add(self, work: Callable[[int], None]) -> None:
+        """Fork one: it does this work, and is given a descriptor whose end of file tells it to end."""
+        if os.fork():
+            return
+        with contextlib.suppress(BaseException):
+            os.close(self._life)
+            work(self._end)
+        os._exit(0)
+
+
 def exits(children: Sequence[Child], until: Sequence[float]) -> list[float]:
     """When each child was seen to exit, in monotonic seconds; infinity for one that outlived its ``until``."""
     seen = [math.inf] * len(children)

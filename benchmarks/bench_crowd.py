@@ -1,7 +1,6 @@
 """The processes of the section on many workers: a watchdog, workers by the thousand, and busy ones.
 
-Workers by the thousand are clients of one process, each with a connection and pages of its own: to the watchdog
-they are as many workers.
+Workers by the thousand are forked from one process, each with a connection and pages of its own.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import struct
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -17,7 +17,7 @@ from typing import Any
 
 import unhang
 from bench_channel import WITHOUT_EVIDENCE
-from bench_child import Child
+from bench_child import Child, Herd
 from bench_hang import quiet
 from unhang._platform.process import ProcessHandle
 from unhang.shared_timer import SharedTimerServer
@@ -26,6 +26,8 @@ _FAR = 86_400.0
 # A busy worker looks at the clock this often a second.
 _BATCHES = 1000
 _KIBIBYTE = 1024
+# What a worker of a crowd says: the seconds that it took, and its pid.
+_JOINED = struct.Struct("dq")
 
 
 def _raise_limits() -> None:
@@ -119,30 +121,44 @@ def _live(server: SharedTimerServer) -> int:
 
 
 class Crowd:
-    """Workers that hold idle timers."""
+    """Workers that hold idle timers.
+
+    Attributes:
+        pid: what they are forked from.
+        last: the last of them.
+    """
 
     def __init__(self, stack: contextlib.ExitStack, address: str, timers: int) -> None:
         self._child = stack.enter_context(Child(_crowd, address, timers))
-        self.pid = self._child.pid
+        self.pid = self.last = self._child.pid
 
     def join(self, workers: int) -> float:
         """Connect so many more workers; returns the seconds for each of them."""
         self._child.conn.send(workers)
-        seconds: float = self._child.conn.recv()
-        return seconds / workers
+        seconds, self.last = self._child.conn.recv()
+        return float(seconds) / workers
 
 
 def _crowd(conn: Connection[Any, Any], address: str, timers: int) -> None:
-    _raise_limits()
-    with contextlib.ExitStack() as stack:
-        while True:
-            workers = conn.recv()
-            start = time.perf_counter()
-            for _ in range(workers):
-                client = unhang.SharedTimerClient(address)
-                for number in range(timers):
-                    stack.enter_context(client.timer(_FAR, f"train.py:{number}"))
-            conn.send(time.perf_counter() - start)
+    herd = Herd()
+    told, tell = os.pipe()
+
+    def hold(end: int) -> None:
+        start = time.perf_counter()
+        client = unhang.SharedTimerClient(address)
+        with contextlib.ExitStack() as stack:
+            for number in range(timers):
+                stack.enter_context(client.timer(_FAR, f"train.py:{number}"))
+            os.write(tell, _JOINED.pack(time.perf_counter() - start, os.getpid()))
+            os.read(end, 1)
+
+    while True:
+        seconds, last = 0.0, 0
+        for _ in range(conn.recv()):
+            herd.add(hold)
+            took, last = _JOINED.unpack(os.read(told, _JOINED.size))
+            seconds += took
+        conn.send((seconds, last))
 
 
 class Busy:

@@ -76,18 +76,18 @@ def _paces(directory: str, sizes: Sizes) -> dict[str, dict[str, float]]:
 
 
 def _memory(dog: Watchdog, crowd: Crowd, workers: int) -> dict[str, Any]:
-    """Let workers join; returns what each of them costs, in bytes."""
+    """Let workers join; returns what each of them costs, in bytes: the watchdog, and itself beyond what forked it."""
     crowd.join(_FIRST)
-    pids = {"watchdog": dog.pid, "worker": crowd.pid}
-    before = {side: memory(pid) for side, pid in pids.items()}
+    before = memory(dog.pid)
     joined = workers - _FIRST
     seconds = crowd.join(joined)
-    after = {side: memory(pid) for side, pid in pids.items()}
+    after = memory(dog.pid)
+    bare, worker = memory(crowd.pid), memory(crowd.last)
     each = {
-        side: {kind: (after[side][kind] - size) / joined for kind, size in sizes.items()}
-        for side, sizes in before.items()
+        "watchdog": {kind: (after[kind] - size) / joined for kind, size in before.items()},
+        "worker": {kind: worker[kind] - size for kind, size in bare.items()},
     }
-    return {"each": each, "watchdog": after["watchdog"], "connect_ms": seconds * 1e3}
+    return {"each": each, "watchdog": after, "connect_ms": seconds * 1e3}
 
 
 def _lateness(stack: contextlib.ExitStack, dog: Watchdog, kills: int) -> dict[str, list[float]]:

@@ -1,7 +1,7 @@
 """What `unhang top` costs the watchdog that it looks at, and the lateness of its kills: prints JSON.
 
-With a real `unhang top` in a terminal, at one look a second, and without it, in turns. The workers of the crowd are
-clients of one process, and each of them restarts its timer twice a second: what they do is news for the viewer.
+With a real `unhang top` in a terminal, at one look a second, and without it, in turns. Each worker of the
+crowd restarts its timer twice a second: what they do is news for the viewer.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import pty
+import select
 import statistics
 import sys
 import tempfile
@@ -20,18 +21,17 @@ from typing import Any
 
 import unhang
 from bench_channel import SHARED, Channel, section_arguments
-from bench_child import Child
+from bench_child import Child, Herd
 from bench_crowd import Watchdog
 from bench_hang import deaths
-from unhang._platform.limits import raise_file_limit
 
 _FAR = 86_400.0
 _AT_ONCE = 3
 _CAP = 12.0
 # What the last line of a whole screen has.
 _DRAWN = b"quit"
-# Seconds in which a crowd is gone through once, in so many steps.
-_ROUND, _STEPS = 0.5, 10
+# Seconds between two restarts of a worker's timer.
+_ROUND = 0.5
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,20 @@ class Crowd:
 
 def _go_on(conn: Connection[Any, Any], address: str, workers: int) -> None:
     os.setsid()
-    raise_file_limit()
-    timers = []
-    with contextlib.ExitStack() as stack:
-        for number in range(workers):
-            client = unhang.SharedTimerClient(address)
-            timers.append(stack.enter_context(client.timer(_FAR, f"train.py:{number}")))
-        conn.send(True)
-        step = 0
-        while not conn.poll(_ROUND / _STEPS):
-            step += 1
-            for timer in timers[step % _STEPS :: _STEPS]:
+    herd = Herd()
+    told, tell = os.pipe()
+
+    def go_on(end: int) -> None:
+        with unhang.SharedTimerClient(address).timer(_FAR, "train.py:88") as timer:
+            os.write(tell, b"!")
+            while not select.select([end], [], [], _ROUND)[0]:
                 timer.restart()
+
+    for _ in range(workers):
+        herd.add(go_on)
+        os.read(told, 1)
+    conn.send(True)
+    conn.recv()
 
 
 def _view(conn: Connection[Any, Any], address: str) -> None:

@@ -226,3 +226,19 @@ def test_symbols_are_found_where_they_are(tmp_path):
         path = tmp_path / "binary"
         path.write_bytes(text)
         assert not symbols._has_symtab(str(path), len(text))
+
+
+def test_a_thread_that_is_asked_for_is_looked_at_however_many_there_are(monkeypatch):
+    """The block that expired may be in any of thousands; one that has ended is left out."""
+    monkeypatch.setattr(look_module, "MOST_THREADS", 2)
+    release = threading.Event()
+    others = [threading.Thread(target=release.wait) for _ in range(4)]
+    for other in others:
+        other.start()
+    try:
+        seen = [look(os.getpid(), other.native_id) for other in others]
+        assert all(each.thread(other.native_id) for each, other in zip(seen, others, strict=True))
+        assert all(each.thread(os.getpid()) and len(each.threads) <= 2 for each in seen)
+    finally:
+        release.set()
+    assert look(os.getpid(), 2**22).thread(2**22) is None

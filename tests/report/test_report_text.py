@@ -8,8 +8,8 @@ from hypothesis import given, settings
 
 from report import samples
 from report.random_reports import reports
-from unhang.report import text
-from unhang.report.model import HangClass, Report, Sure, Thread, Verdict, Worker
+from unhang.report import about, text
+from unhang.report.model import Block, HangClass, Report, Sure, Thread, Verdict, Worker
 
 HEADLINES = {
     samples.lone: "worker 123 hangs in 'step' for 60 s: lock, train.py:41 in load_batch",
@@ -280,3 +280,26 @@ def test_any_report_is_twenty_printable_lines(report):
     assert all(len(line) <= 118 for line in lines[1:])
     assert len(text.headline(report)) <= 240
     assert printable(rendered)
+
+
+def test_the_block_to_name_is_the_one_that_the_report_is_about():
+    """The first deadline that is over, before one that is about to be, before the block that was entered last."""
+    old = Block(scope="old", after=60.0, started=-60.0, expired=True, due=True)
+    older = Block(scope="older", after=600.0, started=-600.0, expired=True, deadline=-0.5)
+    near = Block(scope="near", after=60.0, started=-58.0, due=True, deadline=2.0)
+    last = Block(scope="last", after=60.0, started=-1.0, deadline=59.0)
+    for blocks, named in (
+        ((older, old, near, last), "old"),
+        ((older, near, last), "older"),
+        ((near, last), "near"),
+        ((near, last)[1:], "last"),
+    ):
+        assert about.block_of(Worker(pid=7, blocks=blocks)).scope == named
+
+
+def test_timers_that_are_not_in_the_report_are_counted():
+    """A reader is not to think that there were no others."""
+    block = Block(scope="handler", after=60.0, started=-60.0, expired=True, due=True)
+    worker = Worker(pid=7, expired=True, armed=10_000, blocks=(block,))
+    report = Report(id="x", time="2026-01-01T00:00:00.000Z", workers=(worker,), verdict=Verdict(culprits=(7,)))
+    assert "(timeout 60 s, one of 10,000 armed timers)" in text.render(report)

@@ -167,3 +167,12 @@ def test_ids_are_guessed_only_where_one_is_possible():
     named_by_the_kernel = guess_numbers((Thread(name="io"), Thread(name="python3")), LOOK, 2, last_is_main=True)
     assert [thread.name for thread in named_by_the_kernel] == ["io", "MainThread"]
     assert guess_numbers((nameless,), LOOK, 2, last_is_main=False) == (nameless,)
+
+
+def test_the_thread_that_matters_is_kept_however_many_there_are():
+    """That of the expired block, the main thread and the owner of the GIL, also if py-spy lists them last."""
+    others = [{**SPY, "os_thread_id": number, "thread_name": "", "owns_gil": False} for number in range(100, 1100)]
+    document = msgspec.json.encode([*others, {**SPY, "os_thread_id": 5, "owns_gil": False}])
+    kept = {thread.id for thread in from_pyspy(document, 1099)}
+    assert {5, 1099} <= kept
+    assert len(kept) == stacks.MOST_THREADS

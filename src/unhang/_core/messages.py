@@ -12,7 +12,8 @@ from __future__ import annotations
 from unhang._core.identity import Identity
 
 VERSION = 2
-# Flags: whatever happens, this worker is not to be killed; it had lost its watchdog, and was not watched for a while.
+# Flags: this worker is not to be killed for the timers of this connection; it had lost its watchdog, and was not
+# watched for a while.
 OBSERVE = 1
 WAS_LOST = 2
 

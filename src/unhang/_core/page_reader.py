@@ -1,6 +1,7 @@
 """One page as its readers see it, the watchdog and the viewers; `unhang._core.page` has the layout.
 
-Only `unhang._core.timer_reader` uses it: a worker may have several pages, and is one worker all the same.
+A worker may have several pages, and is one worker all the same: who gets a page hands it to a
+`unhang._core.timer_reader.TimerReader`, and looks at that.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
 """All timers of one worker as its readers see them: the watchdog's parts, and the viewers.
 
 A worker has a page for some hundred timers, more pages for more, and others again for each of its clients. Which page a
-timer is in matters to nobody but this module: nothing else may look into a page.
+timer is in concerns this module alone: the rest of the package asks for timers, never for pages.
 """
 
 from __future__ import annotations
 
 import collections
-import heapq
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -115,25 +114,37 @@ class TimerReader:
 
     def nearest(self, most: int) -> tuple[list[Snapshot], int]:
         """The timers that are armed, the nearest to expiry first, so many at most; and how many there are."""
-        armed = [
-            (deadline, number, index)
-            for number, page in enumerate(self._pages)
-            for index, (deadline, _) in enumerate(page.slots())
-            if 0 < deadline < NEVER
-        ]
-        found = (self._pages[number].snapshot(index) for _, number, index in heapq.nsmallest(most, armed))
-        return [seen for seen in found if seen is not None], len(armed)
+        columns = [[deadline if deadline > 0 else NEVER for deadline, _ in page.slots()] for page in self._pages]
+        found, count = self._least(columns, most)
+        return [seen for seen in found if seen.armed], count
 
     def latest(self, most: int, *, armed: bool) -> list[Snapshot]:
         """The timers that were armed last and still are, or are not any more; the latest first, so many at most."""
-        slots = (
-            ((deadline & ~NEVER) - timeout, number, index)
-            for number, page in enumerate(self._pages)
-            for index, (deadline, timeout) in enumerate(page.slots())
-            if (0 < deadline < NEVER if armed else deadline > NEVER)
-        )
-        found = (self._pages[number].last(index) for _, number, index in heapq.nlargest(most, slots))
-        return [seen for seen in found if seen is not None and seen.armed is armed]
+        least, end = (0, NEVER) if armed else (NEVER, 2 * NEVER)
+        # The smallest numbers are those of the latest: what is looked for is the instant of arming below zero.
+        columns = [
+            [timeout - (deadline & ~NEVER) if least < deadline < end else NEVER for deadline, timeout in page.slots()]
+            for page in self._pages
+        ]
+        return [seen for seen in self._least(columns, most)[0] if seen.armed is armed]
+
+    def _least(self, columns: list[list[int]], most: int) -> tuple[list[Snapshot], int]:
+        """The slots with the smallest numbers below `NEVER`, the smallest first; and how many have one.
+
+        Sorting numbers alone is several times as fast as a heap of tuples, when there are thousands.
+        """
+        numbers = sorted(number for column in columns for number in column if number < NEVER)
+        if not numbers:
+            return [], 0
+        limit = numbers[:most][-1]
+        found = [
+            (number, place, index)
+            for place, column in enumerate(columns)
+            for index, number in enumerate(column)
+            if number <= limit
+        ]
+        seen = (self._pages[place].last(index) for _, place, index in sorted(found)[:most])
+        return [each for each in seen if each is not None], len(numbers)
 
     def counts(self) -> dict[str, int]:
         """How often each scope was armed or restarted.

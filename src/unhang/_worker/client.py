@@ -37,7 +37,8 @@ class SharedTimerClient:
         with client.timer(after=60, scope="step"):
             ...
 
-    Most programs need none of their own: `unhang.configure` makes one. `acquire` and `release` are those of
+    Most programs need none of their own: `unhang.configure` makes one. A process with several clients is one worker to
+    their watchdog all the same. `acquire` and `release` are those of
     `unhang.api.TimerClient`, for code that is written for that: one timer for each scope.
 
     Args:
@@ -45,7 +46,7 @@ class SharedTimerClient:
         on_lost: what to do when the watchdog cannot be reached, or does not look any more: ``"warn"`` says so
             once per outage, through the logger ``unhang``, and carries on; ``"raise"`` makes each arming raise
             `WatchdogLostError` until the watchdog is back.
-        observe: ask the watchdog to tell what expires, and never to kill this process.
+        observe: ask the watchdog to report what expires, and never to kill this process for timers of this client.
         learn: write down how long blocks take, for `unhang.learned`; ``benchmarks/bench_learning.py`` prints what
             that costs a block. Default: whether the environment variable ``UNHANG_LEARN`` is set, as
             ``unhang run --learn`` does it.
