@@ -82,6 +82,7 @@ def test_options_of_the_command_are_the_commands():
     """With and without the two dashes."""
     assert run("sh", "-c", "exit 5").returncode == 5
     assert run("--", "echo", "--after", "1").stdout == "--after 1\n"
+    assert run("echo", "--no-such-option", "-x").stdout == "--no-such-option -x\n"
 
 
 def test_a_budget_for_the_whole_command():
@@ -174,12 +175,23 @@ def test_timers_that_were_expected_and_armed():
     assert [line for line in said.splitlines() if "overslept" not in line] == []
 
 
-@pytest.mark.parametrize("arguments", [[], ["--after", "-1", "--", "true"], ["--nonsense"]])
+@pytest.mark.parametrize("arguments", [[], ["--after", "-1", "--", "true"], ["--nonsense", "true"]])
 def test_failures_of_ours_are_125(arguments):
-    """A wrong call is told, and is not taken for a failure of the command."""
+    """A wrong call is an error of its own, and is not taken for a failure of the command."""
     done = run(*arguments)
-    assert done.returncode in (125, 127)
+    assert done.returncode == 125
     assert done.stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("--afer", "--after"), ("--afer=3", "--after"), ("--exp", "--expect-timers"), ("-a", "--after")],
+)
+def test_an_option_that_does_not_exist_is_an_error(wrong, right):
+    """It is not taken for the command, and the error names the option that was meant."""
+    done = run(wrong, "--", "true")
+    assert done.returncode == 125
+    assert f"(did you mean {right}?)" in done.stderr
 
 
 def test_what_the_command_leaves_behind_is_ended(tmp_path):

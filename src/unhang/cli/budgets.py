@@ -18,8 +18,8 @@ from unhang._core.memory import Memory
 from unhang._worker.flags import says_no
 from unhang._worker.learned import default_path
 from unhang._worker.learned_file import read, reason
-from unhang.cli import options
 from unhang.cli.output import read_by_somebody
+from unhang.cli.quantities import Number, Seconds
 from unhang.observe.screen_words import duration as in_few_cells
 from unhang.observe.screen_words import fit_scope
 from unhang.report.words import number, quoted
@@ -80,35 +80,32 @@ class _Bounds:
 @click.argument("file", required=False, envvar="UNHANG_LEARN")
 @click.option(
     "--minimum",
-    type=options.Seconds(min=0.001, max=1e9),
-    default=1.0,
+    type=Seconds(0.001),
+    default="1s",
     show_default=True,
-    metavar="SECONDS",
     envvar="UNHANG_BUDGETS_MINIMUM",
     show_envvar=True,
     help="Propose nothing shorter.",
 )
 @click.option(
     "--maximum",
-    type=options.Seconds(min=0.001, max=1e9),
-    default=600.0,
+    type=Seconds(0.001),
+    default="10m",
     show_default=True,
-    metavar="SECONDS",
     envvar="UNHANG_BUDGETS_MAXIMUM",
     show_envvar=True,
     help="Propose nothing longer; and this, where too little is known.",
 )
 @click.option(
     "--startup",
-    type=options.Seconds(min=0.001, max=1e9),
-    metavar="SECONDS",
+    type=Seconds(0.001),
     envvar="UNHANG_BUDGETS_STARTUP",
     show_envvar=True,
     help="The maximum for the first block of each process. Default: as --maximum.",
 )
 @click.option(
     "--margin",
-    type=options.Seconds(min=1, max=1000),
+    type=Number(1, 1000),
     default=2.0,
     show_default=True,
     envvar="UNHANG_BUDGETS_MARGIN",
@@ -117,7 +114,7 @@ class _Bounds:
 )
 @click.option(
     "--target",
-    type=options.Seconds(min=1e-12, max=0.1),
+    type=Number(1e-12, 0.1),
     default=STEADY.rare,
     show_default=True,
     envvar="UNHANG_BUDGETS_TARGET",

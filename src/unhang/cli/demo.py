@@ -14,6 +14,7 @@ from rich.text import Text
 
 from unhang.cli.demo_run import Worker, find, servers, start, watch
 from unhang.cli.demo_workers import BEHAVIOURS
+from unhang.cli.quantities import Seconds
 from unhang.report.model import Report
 
 # Columns, where nobody says how many there are.
@@ -40,12 +41,12 @@ _WAYS = {"shared": ["shared"], "queue": ["queue"], "fifo": ["fifo"], "all": ["sh
 )
 @click.option(
     "--after",
-    type=click.FloatRange(min=0.1, max=60),
+    type=Seconds(0.1, 60),
     envvar="UNHANG_DEMO_AFTER",
     show_envvar=True,
-    default=1.0,
+    default="1s",
     show_default=True,
-    help="Seconds that a block may take.",
+    help="The time that a block may take.",
 )
 def demo(via: str, after: float) -> None:
     """Watch eight workers finish or hang, and see the hung ones killed on time.

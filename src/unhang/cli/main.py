@@ -78,6 +78,17 @@ def unhang_command() -> None:
     """
 
 
+def _with_suggestion(error: click.ClickException) -> click.ClickException:
+    """The same error; of an option that does not exist, one that names those that may have been meant."""
+    if not isinstance(error, click.NoSuchOption):
+        return error
+    there = [] if error.ctx is None else [name for param in error.ctx.command.params for name in param.opts]
+    begun = error.option_name.lstrip("-")
+    meant = [name for name in there if name.lstrip("-").startswith(begun)] or list(error.possibilities or ())[:1]
+    hint = f" (did you mean {' or '.join(meant)}?)" if meant else ""
+    return click.UsageError(f"no such option: {error.option_name}{hint}", error.ctx)
+
+
 def main() -> None:
     """Run the command; exits with 125 when unhang fails, and says why in one line."""
     for stream in (sys.stdout, sys.stderr):
@@ -89,7 +100,7 @@ def main() -> None:
     try:
         status = unhang_command(prog_name="unhang", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        _with_suggestion(error).show()
         sys.exit(_FAILED)
     except UnhangError as error:
         click.echo(f"unhang: {error}", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +10,7 @@ import click
 
 from unhang._worker.endings import signal_number
 from unhang._worker.flags import says_no
+from unhang.cli.quantities import Count, Seconds
 
 if TYPE_CHECKING:
     from unhang.observe.observer import Observing
@@ -50,16 +50,7 @@ class _Signal(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
-class Seconds(click.FloatRange):
-    """A time; not NaN, which is in any range."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """See `click.ParamType.convert`."""
-        seconds: float = super().convert(value, param, ctx)
-        return self.fail(f"{value} is no time", param, ctx) if math.isnan(seconds) else seconds
-
-
-_SECONDS = Seconds(min=0, max=1e9)
+_SECONDS = Seconds()
 _ENDING = (
     click.option(
         "--signal",
@@ -74,11 +65,10 @@ _ENDING = (
     click.option(
         "--grace",
         type=_SECONDS,
-        default=5.0,
+        default="5s",
         envvar="UNHANG_GRACE",
         show_envvar=True,
         show_default=True,
-        metavar="SECONDS",
         help="The time from that signal to SIGKILL.",
     ),
     click.option(
@@ -93,20 +83,18 @@ _ENDING = (
     click.option(
         "--pretimeout",
         type=_SECONDS,
-        default=0.0,
+        default="0s",
         envvar="UNHANG_PRETIMEOUT",
         show_envvar=True,
-        metavar="SECONDS",
         help="Record evidence so long before a deadline already, without disturbing the worker.",
     ),
     click.option(
         "--evidence",
         type=_SECONDS,
-        default=2.0,
+        default="2s",
         envvar="UNHANG_EVIDENCE",
         show_envvar=True,
         show_default=True,
-        metavar="SECONDS",
         help="The time that evidence may take at most before a worker is asked to end; 0: gather none.",
     ),
     click.option(
@@ -145,31 +133,28 @@ _HEALTH = (
     click.option(
         "--max-stall",
         type=_SECONDS,
-        default=300.0,
+        default="5m",
         envvar="UNHANG_MAX_STALL",
         show_envvar=True,
         show_default=True,
-        metavar="SECONDS",
         help="How long a worker that is in a block may be without progress, to be well.",
     ),
     click.option(
         "--min-workers",
-        type=click.IntRange(min=0),
+        type=Count(),
         default=0,
         envvar="UNHANG_MIN_WORKERS",
         show_envvar=True,
         show_default=True,
-        metavar="N",
         help="How many workers have to be connected.",
     ),
     click.option(
         "--startup",
         type=_SECONDS,
-        default=0.0,
+        default="0s",
         envvar="UNHANG_STARTUP",
         show_envvar=True,
         show_default=True,
-        metavar="SECONDS",
         help="How long behind the watchdog's start workers may be missing, and behind its own a worker may stall.",
     ),
     click.option(

@@ -10,27 +10,26 @@ import click
 from unhang._platform.logs import log_to_stderr
 from unhang.cli import options
 from unhang.cli.job import Job, Options
+from unhang.cli.quantities import Seconds
 
 
 @click.command(
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    context_settings={"allow_interspersed_args": False},
     options_metavar="[OPTIONS] --",
 )
 @click.option(
     "--after",
-    type=options.Seconds(min=0, min_open=True),
+    type=Seconds(above=True),
     envvar="UNHANG_AFTER",
     show_envvar=True,
-    metavar="SECONDS",
     help="A budget for COMMAND as a whole: end it and all that it has started when it takes longer. Needs no change "
     "to its code.",
 )
 @click.option(
     "--expect-timers",
-    type=options.Seconds(min=0, min_open=True),
+    type=Seconds(above=True),
     envvar="UNHANG_EXPECT_TIMERS",
     show_envvar=True,
-    metavar="SECONDS",
     help="Say loudly when no timer has been armed within this time: then nothing is watched.",
 )
 @click.option(

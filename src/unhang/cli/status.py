@@ -12,6 +12,7 @@ from rich.text import Text
 from unhang._platform.limits import raise_file_limit
 from unhang.cli import options
 from unhang.cli.output import read_by_somebody
+from unhang.cli.quantities import Seconds
 from unhang.observe.document import document, encode
 from unhang.observe.find import find_watchdog
 from unhang.observe.picture import Picture
@@ -35,13 +36,13 @@ _FOR_RATES = 0.5
 )
 @click.option(
     "--watch",
-    type=options.Seconds(min=0.5, max=86400),
+    type=Seconds(0.5, 86400),
     is_flag=False,
-    flag_value=2.0,
+    flag_value="2s",
     envvar="UNHANG_STATUS_WATCH",
     show_envvar=True,
-    metavar="[SECONDS]",
-    help="Go on, with a look every so many seconds; every two if no number is given.",
+    metavar="[DURATION]",
+    help="Go on, with a look that often; every two if no time is given.",
 )
 def status(address: str | None, as_json: bool, watch: float | None) -> None:
     """Show who a watchdog watches, in which block each worker is, for how long, and who stands out.

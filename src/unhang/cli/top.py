@@ -12,6 +12,7 @@ import click
 
 from unhang._platform.limits import raise_file_limit
 from unhang.cli import options
+from unhang.cli.quantities import Seconds
 from unhang.cli.top_looks import Look, Looks
 from unhang.cli.top_terminal import Terminal
 from unhang.observe.picture import Picture
@@ -34,12 +35,11 @@ _DUMB = {"dumb", "unknown"}
 @options.viewed
 @click.option(
     "--interval",
-    type=options.Seconds(min=0.5, max=3600),
-    default=1.0,
+    type=Seconds(0.5, 3600),
+    default="1s",
     envvar="UNHANG_TOP_INTERVAL",
     show_envvar=True,
     show_default=True,
-    metavar="SECONDS",
     help="The time from one look to the next.",
 )
 def top(address: str | None, interval: float) -> None:
