@@ -152,7 +152,7 @@ def test_every_option_has_a_twin_in_the_environment(path):
     """Help names it, and it works."""
     usage = run("--help").stdout
     options = [line for line in usage.splitlines() if line.startswith("  --")]
-    assert " ".join(usage.split()).count("env var: UNHANG_REPORT_") == len(options) == 3
+    assert " ".join(usage.split()).count("env var: UNHANG_REPORT_") == len(options) == 4
     assert json.loads(run(path, UNHANG_REPORT_JSON="1").stdout)["id"] == samples.slow_loader().id
     assert run(path, UNHANG_REPORT_HTML="1").stdout.startswith("<!doctype html>")
 
@@ -167,3 +167,73 @@ def test_output_that_nobody_reads(path, output, status):
     done = subprocess.run(shell, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (status, b"")
+
+
+@pytest.fixture
+def several(directory):
+    """Three reports, of which two have ids that begin alike; the paths, the newest last."""
+    paths = []
+    for at, id_ in enumerate(("c3a6844a", "c3b00000", "c3a6")):
+        report = msgspec.structs.replace(samples.lone(), id=id_, headline=f"headline of {id_}", job="train")
+        paths.append(ReportStore(directory).write(report))
+        os.utime(paths[-1], (at + 1, at + 1))
+    return paths
+
+
+def test_a_report_is_found_by_its_id(directory, several):
+    """The id that each line names; its beginning is enough, and one that is an id as a whole is not ambiguous."""
+    for id_, path in (("c3a6844a", several[0]), ("c3b", several[1]), ("c3a6", several[2])):
+        assert run(id_, "--dir", directory).stdout.splitlines()[-1] == f"report: {path}"
+
+
+def test_an_id_that_does_not_name_one_report(directory, several):
+    """Several, or none: what there is, and what to do. Status 125."""
+    for id_, expected in (
+        ("c3", "3 reports have an id that begins with 'c3': c3a6, c3b00000, c3a6844a"),
+        ("d", "no report in " + directory),
+        ("*", "`unhang report --list` shows all"),
+    ):
+        done = run(id_, "--dir", directory)
+        assert done.returncode == 125
+        assert expected in done.stderr
+    assert "--dir names another directory" in run("d", "--dir", f"{directory}/none").stderr
+
+
+def test_all_reports_are_listed(directory, several):
+    """The newest first: time, id, job, headline; one that is broken does not keep the others from being shown."""
+    with open(several[0], "w") as file:
+        file.write("{")
+    os.utime(several[0], (1, 1))
+    lines = run("--list", "--dir", directory).stdout.splitlines()
+    assert lines[0].split() == ["TIME", "ID", "JOB", "HEADLINE"]
+    places = [lines[1 + at].index(id_) for at, id_ in enumerate(("c3a6 ", "c3b00000", "c3a6844a"))]
+    assert places == [lines[0].index("ID")] * 3
+    assert all("train" in line and "headline of c3" in line for line in lines[1:3])
+    assert "it is not JSON" in lines[3]
+    listed = json.loads(run("--list", "--json", "--dir", directory).stdout)
+    assert [entry["file"] for entry in listed] == several[::-1]
+    assert listed[0] == {
+        "time": samples.lone().time,
+        "id": "c3a6",
+        "job": "train",
+        "headline": "headline of c3a6",
+        "file": several[2],
+    }
+
+
+def test_a_list_without_reports(tmp_path):
+    """Nothing on standard output, an empty list as JSON; and forms that exclude each other are refused."""
+    done = run("--list", "--dir", str(tmp_path))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "there is no report in" in done.stderr
+    assert json.loads(run("--list", "--json", "--dir", str(tmp_path)).stdout) == []
+    for arguments in (("--list", "--html"), ("--list", "c3")):
+        assert run(*arguments, "--dir", str(tmp_path)).returncode == 125
+
+
+def test_a_list_of_hostile_reports_is_harmless(directory):
+    """No escape sequence, and a line for each."""
+    ReportStore(directory).write(samples.hostile())
+    done = run("--list", "--dir", directory)
+    assert len(done.stdout.splitlines()) == 2
+    assert "\x1b" not in done.stdout

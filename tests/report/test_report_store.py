@@ -126,7 +126,7 @@ def test_a_hostile_id_stays_in_the_directory(directory, name):
 def test_a_directory_that_others_may_write_to_is_refused(tmp_path, mode, word):
     """By its group, by anybody; also when that is only so later."""
     tmp_path.chmod(mode)
-    with pytest.raises(ReportDirectoryError, match="chmod 700"):
+    with pytest.raises(ReportDirectoryError, match="and only you should"):
         ReportStore(str(tmp_path))
     tmp_path.chmod(0o755)
     kept = ReportStore(str(tmp_path))

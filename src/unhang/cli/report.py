@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,13 +11,21 @@ import click
 import msgspec
 
 from unhang.cli.output import read_by_somebody
-from unhang.report import html, store, text
-from unhang.report.load import load
+from unhang.report import html, store, text, words
+from unhang.report.load import NotAReportError, load
 from unhang.report.model import encode
 
 
 @click.command()
-@click.argument("file", required=False)
+@click.argument("which", required=False, metavar="[FILE|ID]")
+@click.option(
+    "--list",
+    "as_list",
+    is_flag=True,
+    envvar="UNHANG_REPORT_LIST",
+    show_envvar=True,
+    help="List all reports, the newest first: time, id, job, headline.",
+)
 @click.option(
     "--json", "as_json", is_flag=True, envvar="UNHANG_REPORT_JSON", show_envvar=True, help="Print it as JSON."
 )
@@ -33,22 +43,29 @@ from unhang.report.model import encode
     envvar="UNHANG_REPORT_DIR",
     show_envvar=True,
     metavar="DIR",
-    help="Where to look for the newest report. Default: $XDG_STATE_HOME/unhang/reports, or "
-    "~/.local/state/unhang/reports.",
+    help="Where reports are kept. Default: $XDG_STATE_HOME/unhang/reports, or ~/.local/state/unhang/reports.",
 )
-def report(file: str | None, as_json: bool, as_html: bool, directory: str | None) -> None:
-    """Show the report in FILE, or the newest one.
+def report(which: str | None, as_list: bool, as_json: bool, as_html: bool, directory: str | None) -> None:
+    """Show the report in FILE, that with an ID, or the newest one.
 
     \b
         unhang report
+        unhang report c3a6844a
         unhang report --html > report.html
+        unhang report --list
 
-    A report says which worker hung, where, and how. `unhang run` and `unhang serve` write them. Exit status: 0, or
-    125 if there is no such report.
+    A report says which worker hung, where, and how. `unhang run` and `unhang serve` write them, and name their ids; the
+    beginning of an id is enough if no other one begins so. Exit status: 0, or 125 if there is no such report.
     """
-    if as_json and as_html:
-        raise click.UsageError("--json and --html are two forms of one report; choose one")
-    path = file or _newest(directory or store.default_directory())
+    if as_html and (as_json or as_list):
+        raise click.UsageError("--html has neither a --list nor --json; choose one")
+    if as_list and which:
+        raise click.UsageError("--list shows all reports; leave out the FILE or ID")
+    if as_list:
+        with read_by_somebody():
+            _list(_kept_in(directory), as_json=as_json)
+        return
+    path = _path_of(which, directory) if which else _newest(_kept_in(directory))
     loaded = load(path)
     with read_by_somebody():
         if as_json:
@@ -59,15 +76,78 @@ def report(file: str | None, as_json: bool, as_html: bool, directory: str | None
             _print(f"{text.render(loaded)}\nreport: {Path(path).absolute()}")
 
 
-def _newest(directory: str) -> str:
+def _kept_in(directory: str | None) -> str:
     if directory == "none":
         raise click.ClickException(
             "UNHANG_REPORT_DIR is none: no reports are kept; name a file, or a directory with --dir"
         )
+    return directory or store.default_directory()
+
+
+def _newest(directory: str) -> str:
     path = store.latest(directory)
     if path is None:
         raise click.ClickException(f"there is no report in {directory}; name a file, or a directory with --dir")
     return path
+
+
+def _path_of(which: str, directory: str | None) -> str:
+    """The file that is named, or that of the report whose id begins so."""
+    if os.path.lexists(which) or "/" in which:
+        return which
+    place = _kept_in(directory)
+    found = _found(place, which)
+    if len(found) > 1:
+        ids = ", ".join(words.clean(store.id_of(path), 64) for path in found[:5])
+        more = ", …" if len(found) > 5 else ""
+        raise click.ClickException(f"{len(found)} reports have an id that begins with {which!r}: {ids}{more}")
+    if not found:
+        raise click.ClickException(
+            f"there is no file {which!r}, and no report in {place} has an id that begins so; "
+            "`unhang report --list` shows all, --dir names another directory"
+        )
+    return found[0]
+
+
+def _found(directory: str, beginning: str) -> list[str]:
+    try:
+        return store.find(directory, beginning)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise click.ClickException(f"{directory} cannot be read: {error.strerror}; --dir names another") from error
+
+
+def _list(directory: str, *, as_json: bool) -> None:
+    """All reports, the newest first; a file that is none says why."""
+    entries = [_entry(path) for path in _found(directory, "")]
+    if as_json:
+        _print(msgspec.json.format(msgspec.json.encode(entries), indent=2).decode())
+        return
+    if not entries:
+        click.echo(f"there is no report in {directory}", err=True)
+        return
+    rows = [("TIME", "ID", "JOB", "HEADLINE")]
+    for entry in entries:
+        job = words.clean(entry["job"], 20) or "-"
+        rows.append(
+            (words.moment(entry["time"]), words.clean(entry["id"], 64), job, words.clean(entry["headline"], 240))
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]) for row in rows
+    ]
+    # For a terminal each report is a line; for anything else all of the headline is there.
+    most = shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
+    _print("\n".join(line if most is None or len(line) <= most else f"{line[: most - 1]}…" for line in lines))
+
+
+def _entry(path: str) -> dict[str, str]:
+    try:
+        found = load(path)
+    except NotAReportError as error:
+        return {"time": "", "id": store.id_of(path), "job": "", "headline": error.reason, "file": path}
+    return {"time": found.time, "id": found.id, "job": found.job, "headline": found.headline, "file": path}
 
 
 def _print(document: str) -> None:

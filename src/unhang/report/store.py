@@ -19,7 +19,7 @@ from unhang.report import words
 from unhang.report.fit import fit
 from unhang.report.model import Report, encode
 
-__all__ = ["ReportDirectoryError", "ReportStore", "default_directory", "fit", "latest"]
+__all__ = ["ReportDirectoryError", "ReportStore", "check", "default_directory", "find", "fit", "id_of", "latest"]
 
 MOST_BYTES_A_REPORT = 4 << 20
 _OURS = re.compile(r"unhang-\d{8}T\d{6}Z-(?P<id>[A-Za-z0-9_.-]{1,64})\.json")
@@ -69,6 +69,41 @@ def latest(directory: str) -> str | None:
     except OSError:
         return None
     return str(Path(directory, max(files).name)) if files else None
+
+
+def find(directory: str, beginning: str) -> list[str]:
+    """The paths of the reports whose id begins so, the newest first; one of exactly this id alone.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    named = [(file.name, id_of(file.name)) for file in sorted(_files(directory), reverse=True)]
+    found = [name for name, id_ in named if id_ == beginning] or [
+        name for name, id_ in named if id_.startswith(beginning)
+    ]
+    return [str(Path(directory, name)) for name in found]
+
+
+def check(directory: str) -> None:
+    """Find out now whether reports can be kept in a directory, as far as can be told without making it.
+
+    Raises:
+        ReportDirectoryError: they cannot.
+    """
+    path = Path(directory).absolute()
+    try:
+        if os.path.lexists(path):
+            with _opened(str(path)):
+                pass
+        there = next(each for each in (path, *path.parents) if os.path.lexists(each))
+    except ReportDirectoryError:
+        raise
+    except OSError as error:
+        raise ReportDirectoryError(directory, str(error.strerror)) from error
+    if not there.is_dir():
+        raise ReportDirectoryError(directory, f"{str(there)!r} is not a directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ReportDirectoryError(directory, f"you may not write to {str(there)!r}")
 
 
 class _File(NamedTuple):
@@ -138,7 +173,7 @@ class ReportStore:
 
     def _tidy(self, directory: int, newest: str) -> None:
         """Remove what is too much, what is of the same incident, and what was never finished."""
-        incident = _id_of(newest)
+        incident = id_of(newest)
         kept, size = 1, 0
         others = []
         for file in sorted(_files(directory), reverse=True):
@@ -147,12 +182,12 @@ class ReportStore:
             else:
                 others.append(file)
         for file in others:
-            if _id_of(file.name) != incident and kept < self._most and size + file.size <= self._most_bytes:
+            if id_of(file.name) != incident and kept < self._most and size + file.size <= self._most_bytes:
                 kept += 1
                 size += file.size
             else:
                 _remove(directory, file.name)
-                if _id_of(file.name) != incident:
+                if id_of(file.name) != incident:
                     # Older ones go too, also those that would still have room.
                     kept = self._most
         remove_stale(directory, _UNFINISHED)
@@ -174,8 +209,9 @@ def _safe(name: str) -> str:
     return f"{re.sub(r'[^A-Za-z0-9]+', '_', name[:32])}-{digest}".lstrip("-.")
 
 
-def _id_of(name: str) -> str:
-    found = _OURS.fullmatch(name)
+def id_of(path: str) -> str:
+    """The id in the name of a report's file; empty if it is not named so."""
+    found = _OURS.fullmatch(Path(path).name)
     return found["id"] if found else ""
 
 
@@ -212,7 +248,7 @@ def _check(directory: str, status: os.stat_result) -> None:
         raise ReportDirectoryError(directory, f"it belongs to another user (uid {status.st_uid}); use one of your own")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         mode = stat.S_IMODE(status.st_mode)
-        raise ReportDirectoryError(directory, f"others may write to it (mode {mode:o}); chmod 700 it")
+        raise ReportDirectoryError(directory, f"others may write to it (mode {mode:o}), and only you should")
 
 
 def _remove(directory: int, name: str) -> None:
