@@ -52,13 +52,20 @@ def test_what_was_saved_is_read_by_workers(path):
 
 
 def test_nobody_else_can_read_or_write_it(directory, path):
-    """The file, its lock and a directory that had to be made."""
+    """The file and its lock."""
     saved(path, {"step": blocks(1)})
-    below = str(directory / "state" / "unhang" / "learned.json")
-    saved(below, {"step": blocks(1)})
-    for each in (path, f"{path}.lock", below, os.path.dirname(below)):
+    for each in (path, f"{path}.lock"):
         assert not os.stat(each).st_mode & 0o077
-    assert sorted(os.listdir(directory)) == ["learned.json", "learned.json.lock", "state"]
+    assert sorted(os.listdir(directory)) == ["learned.json", "learned.json.lock"]
+
+
+def test_a_directory_is_not_made(directory):
+    """It may be mistyped: the error names what is missing, before anything is learned and when it is saved."""
+    below = str(directory / "state" / "learned.json")
+    for action in (LearnedFile(below).check, lambda: saved(below, {"step": blocks(1)})):
+        with pytest.raises(LearnedFileError, match=f"there is no directory '{directory}/state'; make it"):
+            action()
+    assert os.listdir(directory) == []
 
 
 def test_nothing_to_save_writes_nothing(path):

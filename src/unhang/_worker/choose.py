@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -180,14 +181,15 @@ def configure(
             sets the environment variable ``UNHANG_LEARN``. Default: what that says already; False: nothing is learned.
 
     Raises:
+        FileNotFoundError: the directory of the file that ``learn`` names does not exist.
         NotSupportedError: there is no watchdog to be had for this process; the message says why.
 
     Call it once, before threads use `expires`. A forked child keeps the choice. Processes that `multiprocessing` starts
     by spawn or forkserver find the watchdog in their environment: call it before the first of them is started.
     """
-    _leave()
     if learn is not None:
         _learn(learn)
+    _leave()
     if timer_client is _FROM_ENVIRONMENT:
         observe = _observes() if observe is None else observe
         if os.environ.get(ADDRESS) or os.environ.get(_TORCH_PIPE):
@@ -205,9 +207,17 @@ def _learn(learn: bool | str) -> None:
     if learn is False:
         os.environ.pop(LEARN, None)
         return
-    from unhang._worker.learned import default_path  # for those who want it
+    if learn is True:
+        from unhang._worker.learned import default_path  # for those who want it
 
-    os.environ[LEARN] = default_path() if learn is True else os.path.abspath(learn)  # noqa: PTH100 - pathlib is not loaded otherwise
+        path = default_path()
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)  # noqa: PTH103, PTH120 - as below
+    else:
+        path = os.path.abspath(learn)  # noqa: PTH100 - pathlib is not loaded otherwise
+        if not os.path.isdir(os.path.dirname(path)):  # noqa: PTH112, PTH120 - as above
+            problem = "no durations can be kept there: its directory does not exist; make it, or name another file"
+            raise FileNotFoundError(errno.ENOENT, problem, path)
+    os.environ[LEARN] = path
 
 
 def set_client(client: Any) -> None:

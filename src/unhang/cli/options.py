@@ -199,30 +199,46 @@ def observer(function: Function) -> Function:
 
 def observing(options: dict[str, Any]) -> Observing:
     """Takes out of the options what `observer` has parsed."""
-    from unhang.observe.learning import LearnedFile
+    from unhang.observe.learning import LearnedFile, LearnedFileError
     from unhang.observe.observer import Observing
 
     names = ("http", "max_stall", "min_workers", "startup", "idle_too")
     learn = options.pop("learn") or ""
     path = None if says_no(learn) else os.path.abspath(learn)  # noqa: PTH100 - links stay
     if path is not None:
-        LearnedFile(path).check()
+        try:
+            LearnedFile(path).check()
+        except LearnedFileError as error:
+            raise click.BadParameter(str(error), param_hint="'--learn' (env var: 'UNHANG_LEARN')") from error
     return Observing(learn=path, **{name: options.pop(name) for name in names})
 
 
 def server_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a `SharedTimerServer` for what `ending` has parsed."""
-    from unhang.report.store import default_directory
-
     arguments = dict(options)
     arguments["tree"] = arguments.pop("kill") == "tree"
-    directory = arguments["report_dir"] or default_directory()
+    arguments["report_dir"] = _report_directory(arguments["report_dir"])
     if (events := arguments.pop("events")) is not None:
         from unhang.observe.json_lines import JsonLines
 
         arguments["observers"] = [JsonLines(events)]
-    arguments["report_dir"] = None if directory == _NOWHERE else os.path.abspath(directory)  # noqa: PTH100 - links stay
     return arguments
+
+
+def _report_directory(chosen: str | None) -> str | None:
+    """Where reports are kept; None: nowhere. One that was chosen and cannot be used is an error at once."""
+    from unhang.report import store
+
+    if chosen == _NOWHERE:
+        return None
+    if not chosen:
+        return os.path.abspath(store.default_directory())  # noqa: PTH100 - links stay
+    try:
+        store.check(chosen)
+    except store.ReportDirectoryError as error:
+        message = f"{error}; name another directory, or none"
+        raise click.BadParameter(message, param_hint="'--report-dir' (env var: 'UNHANG_REPORT_DIR')") from error
+    return os.path.abspath(chosen)  # noqa: PTH100 - links stay
 
 
 def from_environment() -> dict[str, Any]:

@@ -52,9 +52,8 @@ class LearnedFile:
     """A file of durations, to which several processes, and several hosts with a common file system, may add.
 
     What is added is kept until it could be saved. The file is replaced as a whole, and on the disk when `save` returns.
-    It and its directory belong to this user, and nobody else may write to them; the directory is made if need be.
-    Beside it lie ``NAME.lock``, ``NAME.corrupt`` if there was something else in its place, and for a moment
-    ``.NAME-….tmp``.
+    It and its directory, which has to exist, belong to this user, and nobody else may write to them. Beside it lie
+    ``NAME.lock``, ``NAME.corrupt`` if there was something else in its place, and for a moment ``.NAME-….tmp``.
 
     One writes at a time, by ``flock``. Linux passes that lock on to an NFS server, unless the file system is mounted
     with ``nolock`` or ``local_lock``: then what two hosts save at the same moment is kept of one of them alone, and the
@@ -136,8 +135,11 @@ class LearnedFile:
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:
         """A descriptor of the directory, which only this user may write to."""
-        Path(self._directory).mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self._directory, _DIRECTORY)
+        try:
+            descriptor = os.open(self._directory, _DIRECTORY)
+        except FileNotFoundError as error:
+            problem = f"there is no directory {self._directory!r}; make it, or name another file"
+            raise LearnedFileError(self.path, problem) from error
         try:
             status = os.fstat(descriptor)
             if status.st_uid != os.geteuid():
