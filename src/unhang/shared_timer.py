@@ -23,6 +23,7 @@ from unhang._platform.listener import Listener
 from unhang._platform.loop_thread import LoopThread
 from unhang._platform.waiter import Waiter
 from unhang._watchdog.announce import announce
+from unhang._watchdog.command_report import CommandReport, Overrun
 from unhang._watchdog.evidence import Options
 from unhang._watchdog.hooks import Hooks, OnExpired
 from unhang._watchdog.journal import NOT_OF_TIMERS, Journal
@@ -116,6 +117,7 @@ class SharedTimerServer(LoopThread):
         observers: Iterable[Callable[[Event], None]] = (),
         listener: int | None = None,
         _stderr_of: Callable[[int], str] | None = None,
+        _expects_exit: Callable[[str], bool] | None = None,
         _awaits_viewer: bool = False,
         _on_turn: Callable[[SharedTimerServer], None] | None = None,
     ) -> None:
@@ -140,6 +142,7 @@ class SharedTimerServer(LoopThread):
         self._report_dir = report_dir
         self._on_expired = (on_expired,) if callable(on_expired) else tuple(on_expired)
         self._stderr_of = _stderr_of
+        self._expects_exit = _expects_exit
         self._on_turn = _on_turn
         self._spare_stopped = spare_stopped
         self._on_event = on_event
@@ -174,6 +177,7 @@ class SharedTimerServer(LoopThread):
             spare_stopped=self._spare_stopped,
             options=self._options,
             stderr_of=self._stderr_of,
+            expects_exit=self._expects_exit,
         )
         served = self._users | {os.geteuid()}
         viewers = Viewers(self._watchdog, self._journal, self._response.ask, awaited=self._awaits_viewer)
@@ -218,6 +222,10 @@ class SharedTimerServer(LoopThread):
     def was_armed(self) -> bool:
         """Whether any worker has ever armed a timer; known a second later at most."""
         return self._reception is not None and self._response.watch.was_armed
+
+    def _report_command(self, overrun: Overrun, done: Callable[[], None]) -> CommandReport | None:
+        """Begin to report a command whose budget is over; None where no evidence is wanted."""
+        return self._response.report_command(overrun, done) if self._policy.evidence else None
 
     def _run_watchdog(self) -> None:
         """One turn of the loop."""

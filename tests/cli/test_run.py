@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -88,11 +89,225 @@ def test_options_of_the_command_are_the_commands():
 def test_a_budget_for_the_whole_command():
     """--after ends a command that knows nothing of unhang, with what it has started; in time, nothing happens."""
     begun = time.monotonic()
-    done = run("--after", "0.5", "--", "sh", "-c", "sleep 600 & sleep 600")
+    done = run("--after", "500ms", "--", "sh", "-c", "sleep 600 & sleep 600")
     assert done.returncode == 124
     assert "sh still runs after 0.5 s" in done.stderr
     assert time.monotonic() - begun < 30
-    assert run("--after", "60", "--", "true").returncode == 0
+    assert run("--after", "1m", "--", "true").returncode == 0
+
+
+TREE = """
+import os, subprocess, sys, threading, time
+def load():
+    time.sleep(600)
+if sys.argv[1:]:
+    threading.Thread(target=load, name="loader", daemon=True).start()
+    print("there", flush=True)
+    load()
+child = subprocess.Popen([sys.executable, sys.argv[0], "child"])
+other = subprocess.Popen(["sleep", "600"])
+child.wait()
+"""
+
+
+def test_a_command_whose_budget_is_over_is_reported(tmp_path):
+    """State, class and Python stacks of its whole tree, as text and in the file, before the first signal."""
+    program = tmp_path / "program.py"
+    program.write_text(TREE)
+    done = run("--after", "1.5", "--report-dir", str(tmp_path / "reports"), "--", sys.executable, str(program))
+    assert done.returncode == 124
+    lines = done.stderr.splitlines()
+    assert len(lines) <= 21
+    assert re.search(r"still runs after 1.5 s: .*program.py child \(pid \d+\), sleep, program.py:4 in load", lines[0])
+    assert any("program.py:4 load: time.sleep(600)" in line for line in lines)
+    assert any(line.startswith("waiting: process") and "child process" in line for line in lines)
+    (path,) = (tmp_path / "reports").iterdir()
+    report = load(str(path))
+    assert (report.kind, report.budget, report.complete) == ("command", 1.5, True)
+    assert report.command.endswith("program.py")
+    found = {worker.evidence.process.command.split()[-1]: worker for worker in report.workers}
+    assert {name: str(worker.evidence.hang) for name, worker in found.items()} == {
+        "child": "sleep",
+        "600": "sleep",
+        str(program): "child process",
+    }
+    assert {thread.name for thread in found["child"].evidence.threads} == {"MainThread", "loader"}
+    for worker in report.workers:
+        assert worker.evidence.at + worker.evidence.took < worker.steps[0].at
+        assert (worker.outcome, worker.steps[0].what) == ("killed", "SIGTERM")
+    assert found[str(program)].exit == "SIGTERM"
+
+
+def test_workers_of_a_command_whose_budget_is_over_have_their_blocks(tmp_path):
+    """Its report says in which block each of them is, though none of these has expired."""
+    code = "import time, unhang\nwith unhang.expires(600, 'epoch'): time.sleep(600)"
+    done = run("--after", "1.5", "--report-dir", str(tmp_path / "reports"), "--", *python(code), UNHANG_JOB="nightly")
+    assert done.returncode == 124
+    (path,) = (tmp_path / "reports").iterdir()
+    report = load(str(path))
+    assert (report.job, report.workers[0].blocks[0].scope) == ("nightly", "epoch")
+    assert "in 'epoch' for" in done.stderr
+    assert " died" not in done.stderr
+
+
+def test_a_report_of_a_command_is_bounded(tmp_path):
+    """In time by --evidence, and in processes: of those that are left out their number is known."""
+    begun = time.monotonic()
+    hundred = "for i in $(seq 100); do sleep 600 & done; wait"
+    done = run("--after", "2", "--evidence", "1", "--report-dir", str(tmp_path / "reports"), "--", "sh", "-c", hundred)
+    assert done.returncode == 124
+    assert time.monotonic() - begun < 40
+    (path,) = (tmp_path / "reports").iterdir()
+    report = load(str(path))
+    assert len(report.workers) == 64
+    assert report.omitted == ("37 more processes",)
+    assert report.verdict.culprits == ()
+    assert max(worker.steps[0].at for worker in report.workers) < 20
+
+
+def test_a_command_that_is_only_observed_is_reported_and_goes_on(tmp_path):
+    """Nobody is signalled."""
+    options = ["--observe", "--after", "0.5", "--report-dir", str(tmp_path / "reports")]
+    done = run(*options, "--", "sh", "-c", "sleep 4; exit 3")
+    assert done.returncode == 3
+    (path,) = (tmp_path / "reports").iterdir()
+    report = load(str(path))
+    assert {(worker.outcome, worker.steps) for worker in report.workers} == {("observed", ())}
+    assert "sleep 4" in done.stderr
+    assert "only observed" in done.stderr
+
+
+def test_without_evidence_a_command_is_ended_at_once(tmp_path):
+    """With --evidence 0 one line says so, and no report is made."""
+    done = run("--after", "0.5", "--evidence", "0", "--report-dir", str(tmp_path / "reports"), "--", "sleep", "600")
+    assert done.returncode == 124
+    assert (
+        done.stderr
+        == "unhang: sleep still runs after 0.5 s: SIGTERM now, SIGKILL 5 s later, for it and all that it has started\n"
+    )
+    assert not (tmp_path / "reports").exists()
+
+
+LEADER_ENDS = """
+import ctypes, threading, time, sys
+threading.Thread(target=lambda: time.sleep(600)).start()
+print("ready", flush=True)
+ctypes.CDLL(None).syscall(60, 0)  # exit() of this thread alone
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the number of a system call")
+def test_a_process_whose_first_thread_has_ended_is_ended(tmp_path):
+    """It looks like a zombie, and lives on: --after ends it, and so is one that COMMAND leaves running."""
+    done = run("--after", "1", "--grace", "1", "--", *python(LEADER_ENDS))
+    assert done.returncode == 124
+    leaves = (
+        f"{shlex.join(python(LEADER_ENDS))} >{tmp_path}/out & echo $!; until [ -s {tmp_path}/out ]; do sleep 0.01; done"
+    )
+    done = run("--", "sh", "-c", leaves)
+    assert "ending 1 process that sh left running" in done.stderr
+    assert not os.path.exists(f"/proc/{int(done.stdout)}")
+
+
+CHAIN = """
+import os, sys, time
+end = time.monotonic() + 30
+if os.fork():
+    time.sleep(float(sys.argv[1]))
+    os._exit(0)
+while time.monotonic() < end:
+    if os.fork():
+        os._exit(0)
+    os.utime(sys.argv[2])
+    time.sleep(0.0005)
+"""
+
+
+@pytest.mark.parametrize("after", ["0.5", "60"])
+def test_a_chain_of_processes_is_ended(tmp_path, after):
+    """Each makes the next and exits, in COMMAND's own group; it does not outlive `unhang run`."""
+    note = tmp_path / "note"
+    note.touch()
+    done = run("--after", after, "--grace", "0.5", "--", *python(CHAIN), "60" if after == "0.5" else "0.5", str(note))
+    assert done.returncode == (124 if after == "0.5" else 0)
+    last = note.stat().st_mtime_ns
+    give_up = time.monotonic() + 0.2
+    while time.monotonic() < give_up:
+        assert note.stat().st_mtime_ns == last
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (HANG, 124),
+        ("import unhang, time\nwith unhang.expires(60): pass", 0),
+        (f"import subprocess, sys; subprocess.run([sys.executable, '-c', {HANG!r}])", 124),
+    ],
+)
+def test_expiries_fail_a_command_if_that_is_asked_for(code, status):
+    """With --fail-on-expiry status 124 whenever a timer has expired, also if COMMAND got over it; else its own."""
+    assert run("--fail-on-expiry", "--", *python(code)).returncode == status
+    assert run("--", *python(code), UNHANG_FAIL_ON_EXPIRY="1").returncode == status
+
+
+def test_expiries_that_are_only_observed_fail_a_command_too():
+    """Those of timers, and that of the whole command."""
+    late = "import unhang, time\nwith unhang.expires(0.2): time.sleep(1.5)"
+    assert run("--fail-on-expiry", "--observe", "--", *python(late)).returncode == 124
+    assert run("--fail-on-expiry", "--observe", "--after", "0.2", "--", "sleep", "2").returncode == 124
+    assert run("--observe", "--", *python(late)).returncode == 0
+
+
+ENDS_BADLY = """
+import os, signal, sys, time, unhang
+def end(number, frame):
+    os._exit(1)
+signal.signal(signal.SIGINT, end)
+signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+with unhang.expires(600, "work"):
+    print("rea" "dy", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_ctrl_c_is_no_unexpected_death(terminal, tmp_path):
+    """A worker that exits with 1 because of it did so on request; one that does so by itself is reported."""
+    program = tmp_path / "program.py"
+    program.write_text(ENDS_BADLY)
+    job = terminal(
+        *UNHANG, "run", "--", "sh", "-c", f"trap '' INT; trap - INT; {sys.executable} {program}; echo en''ded"
+    )
+    job.shows("ready")
+    job.type(b"\x03")
+    assert not job.sees("died", 2)
+    assert (
+        "died in 'work': exit code 1" in run("--", *python(ENDS_BADLY.replace("time.sleep(600)", "os._exit(1)"))).stderr
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT, signal.SIGQUIT])
+def test_a_signal_that_was_passed_on_is_no_unexpected_death(popen, number):
+    """Whatever it is, its sender wanted it."""
+    job = popen([*UNHANG, "run", "--", *python(ENDS_BADLY)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert job.stdout.readline() == "ready\n"
+    job.send_signal(number)
+    assert " died" not in job.communicate(timeout=60)[1]
+    assert job.returncode == (1 if number == signal.SIGINT else 128 + number)
+
+
+def test_what_cannot_be_written_is_an_error_before_the_command_starts(tmp_path):
+    """A directory of reports, a file of durations: the option, the place, and what to do; nothing is made."""
+    for option, place, words in (
+        ("--report-dir", "/etc/passwd/reports", "'/etc/passwd' is not a directory; name another directory"),
+        ("--report-dir", "/tmp", "others may write to it"),
+        ("--learn", f"{tmp_path}/missing/learned.json", f"there is no directory '{tmp_path}/missing'; make it"),
+    ):
+        for command in (("run", option, place, "--", "touch", str(tmp_path / "started")), ("serve", option, place)):
+            done = subprocess.run([*UNHANG, *command], capture_output=True, text=True, timeout=60, check=False)
+            assert done.returncode == 125
+            assert option in done.stderr
+            assert words in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_command_that_ignores_sigterm_is_killed(monkeypatch):
@@ -200,7 +415,7 @@ def test_what_the_command_leaves_behind_is_ended(tmp_path):
     leaves = "(trap '' TERM; sleep 600 & echo $! >$NOTE; sleep 601) & until [ -s $NOTE ]; do sleep 0.01; done; exit 4"
     done = run("--", "sh", "-c", leaves, NOTE=str(note))
     assert done.returncode == 4
-    assert "left behind" in done.stderr
+    assert re.search(r"ending [23] processes that sh left running", done.stderr)
     assert not Path(f"/proc/{int(note.read_text())}").exists()
 
 
@@ -346,6 +561,92 @@ def test_job_control_works(terminal):
     shell.shows("prompt: ")
     shell.type(b"echo status $?\n")
     shell.shows("status 0")
+
+
+@pytest.fixture
+def bash(terminal):
+    """An interactive shell with job control; its prompt is there."""
+    shell = terminal("bash", "--norc", "--noprofile", "-i")
+    shell.type(b"PS1='pro''mpt: '\n")
+    shell.shows("prompt: ")
+    return shell
+
+
+def typed(tmp_path, code, *options, ending=""):
+    """What a user types to run a Python program."""
+    program = tmp_path / "program.py"
+    program.write_text(code)
+    return (shlex.join([*UNHANG, "run", *options, "--", sys.executable, str(program)]) + f"{ending}\n").encode()
+
+
+USES_TERMINAL = """
+import sys, termios, unhang
+terminal = open("/dev/tty")
+settings = termios.tcgetattr(terminal)
+with unhang.expires(float(sys.argv[1]) if sys.argv[1:] else 600, "restore"):
+    termios.tcsetattr(terminal, termios.TCSADRAIN, settings)
+print("res" "tored")
+"""
+
+
+def test_a_hang_in_the_background_is_ended(bash, tmp_path):
+    """The terminal stops the job for using it; the watchdog goes on, says so, and kills it at its deadline."""
+    bash.type(typed(tmp_path, USES_TERMINAL.replace("600", "1"), "--grace", "0.2", ending=" &"))
+    bash.shows("was stopped for that by SIGTTOU")
+    bash.shows("hangs in 'restore'")
+    bash.shows("stopped")
+    bash.is_prompted()
+    bash.type(b"wait; jobs; echo a''ll\n")
+    bash.shows("Exit 124")
+    bash.shows("all")
+
+
+@pytest.mark.parametrize("code", [USES_TERMINAL, "print('res' + input('ask> '))"])
+def test_a_job_that_was_stopped_in_the_background_goes_on_in_the_foreground(bash, tmp_path, code):
+    """`fg` continues it, though the shell has not seen it stop; then it has the terminal."""
+    bash.type(typed(tmp_path, code, ending=" &"))
+    bash.shows("was stopped for that by SIGTT")
+    bash.is_prompted()
+    bash.type(b"fg\n")
+    bash.shows("program.py")
+    if "ask" in code:
+        bash.type(b"tored\n")
+    bash.shows("restored")
+    bash.shows("prompt: ")
+    bash.type(b"echo status $?\n")
+    bash.shows("status 0")
+
+
+def test_ctrl_z_does_not_stop_the_watchdog_of_a_command_that_goes_on(bash, tmp_path):
+    """One that ignores it hangs in the foreground as before, and is killed on time."""
+    code = """
+import signal, time, unhang
+signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+print("rea" "dy", flush=True)
+with unhang.expires(1, "stuck"): time.sleep(600)
+"""
+    bash.type(typed(tmp_path, code))
+    bash.shows("ready")
+    bash.type(b"\x1a")
+    bash.shows("hangs in 'stuck'")
+    bash.is_prompted()
+
+
+def test_a_job_goes_on_in_the_background(bash, tmp_path):
+    """Ctrl-Z stops both, `bg` continues both: a hang there is ended. The time in between is not the block's."""
+    code = """
+import time, unhang
+with unhang.expires(1.5, "stuck"):
+    print("rea" "dy", flush=True)
+    time.sleep(600)
+"""
+    bash.type(typed(tmp_path, code))
+    bash.shows("ready")
+    bash.type(b"\x1a")
+    bash.shows("Stopped")
+    assert not bash.sees("hangs", 3)
+    bash.type(b"bg\n")
+    bash.shows("hangs in 'stuck'")
 
 
 @pytest.fixture

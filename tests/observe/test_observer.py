@@ -12,7 +12,7 @@ from multiprocessing import connection
 import pytest
 
 from support import LONG, until
-from unhang._platform import children
+from unhang._platform import children, descendants
 from unhang.observe import observer as observers
 from unhang.observe.endpoint import EndpointError, listen
 from unhang.observe.observer import Observing, start_observer
@@ -206,7 +206,7 @@ def test_it_ends_with_the_process_that_started_it(shared_server, start):
 def _be_a_command_runner(address, say):
     """End all that it has started, and wait for any child, as `unhang run` does."""
     observer = start_observer(address, Observing(http="0"))
-    children.signal_descendants(signal.SIGKILL)
+    descendants.send_all(signal.SIGKILL)
     first = get(observer.url, "/livez")[0]
     with handle_of(observer.pid) as handle:
         os.kill(observer.pid, signal.SIGKILL)
@@ -326,7 +326,7 @@ def test_run_answers_until_all_has_ended(monkeypatch):
     )
     assert done.stdout == "200"
     assert done.returncode == 7
-    assert "ending 1 processes" in done.stderr
+    assert "ending 1 process that" in done.stderr
     listen(str(port)).close()
 
 

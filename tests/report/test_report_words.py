@@ -37,6 +37,8 @@ def test_durations(duration, said):
     [
         (words.number(0, "worker"), "0 workers"),
         (words.number(1, "worker"), "1 worker"),
+        (words.number(1, "process", "processes"), "1 process"),
+        (words.number(2, "process", "processes"), "2 processes"),
         (words.number(2000, "more worker"), "2,000 more workers"),
         (words.often(0), "never"),
         (words.often(1), "once"),
@@ -132,3 +134,13 @@ def test_sizes():
         "2 GiB",
         "32.0 TiB",
     ]
+
+
+def test_commands():
+    """Without the program's directory; the beginning and the end of a long one, which tell most."""
+    assert words.command("/usr/bin/python3 train.py") == "python3 train.py"
+    short = words.command("/usr/bin/python3 /home/user/" + "x" * 400 + "/train.py --fast")
+    assert len(short) == 60
+    assert short.startswith("python3 /home/user/")
+    assert short.endswith("…" + "x" * 23 + "/train.py --fast")
+    assert words.command("") == ""

@@ -1,4 +1,4 @@
-"""The processes that a command starts: starting it, waiting for all of them, ending what is left."""
+"""A command and the orphans that it leaves: starting it, and waiting for all of them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ import os
 import shutil
 import signal
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from unhang._platform import pyspy, servants
-
-if TYPE_CHECKING:
-    import psutil
 
 _PR_SET_CHILD_SUBREAPER = 36
 # Python ignores these two; a command expects them as any shell would hand them on.
@@ -75,7 +71,7 @@ def reap(*surely: int) -> dict[int, int]:
     One may be overlooked that ends at the same moment as another, until the next call; but not those in ``surely``.
     """
     ended = {}
-    for child in {*surely, *_children()}:
+    for child in {*surely, *own_children()}:
         with contextlib.suppress(ChildProcessError):
             pid, status = os.waitpid(child, os.WNOHANG)
             if pid:
@@ -83,8 +79,11 @@ def reap(*surely: int) -> dict[int, int]:
     return ended
 
 
-def _children() -> list[int]:
-    """The pids of this process's children, also those that have ended; without tools of ours, which others wait for."""
+def own_children() -> list[int]:
+    """The pids of this process's children, also those that have ended; without tools of ours, which others wait for.
+
+    In a subreaper, no process is left of those that it has started when this is empty.
+    """
     pids: list[int] = []
     try:
         for task in os.listdir("/proc/self/task"):
@@ -99,23 +98,3 @@ def _children() -> list[int]:
 
 def _is_ours(pid: int) -> bool:
     return pyspy.is_ours(pid) or servants.is_one(pid)
-
-
-def descendants() -> list[psutil.Process]:
-    """Every process below this one, the parents first; without tools of ours."""
-    import psutil
-
-    return [child for child in psutil.Process().children(recursive=True) if not _is_ours(child.pid)]
-
-
-def signal_descendants(number: int) -> int:
-    """Send a signal to every process below this one, the deepest first; returns how many there were."""
-    import psutil
-
-    count = 0
-    for process in reversed(descendants()):
-        with contextlib.suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE:
-                process.send_signal(number)
-                count += 1
-    return count

@@ -9,7 +9,7 @@ import signal
 # Not to be caught, or about this process's own doing, or better left to their defaults.
 _OWN = {
     "SIGKILL", "SIGSTOP", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS",
-    "SIGTTIN", "SIGTTOU", "SIGPIPE", "SIGXCPU", "SIGXFSZ", "SIGCHLD",
+    "SIGPIPE", "SIGXCPU", "SIGXFSZ", "SIGCHLD",
 }  # fmt: skip
 
 
@@ -48,15 +48,9 @@ def wait(numbers: set[int], timeout: float) -> signal.struct_siginfo | None:
 
 
 def pass_on(info: signal.struct_siginfo, pid: int) -> None:
-    """Let the command have a signal, unless the terminal has sent it to the command as well; stop with it."""
+    """Let the command have a signal, unless the terminal has sent it to the command as well."""
     # A terminal that is closed tells its session's leader alone.
     from_terminal = info.si_code > 0 and info.si_signo != signal.SIGHUP
     if not from_terminal:
         with contextlib.suppress(OSError):
             os.kill(pid, info.si_signo)
-    if info.si_signo == signal.SIGTSTP:
-        # The shell waits for this process to stop before it takes the terminal back. Where there is no shell, the
-        # kernel does not let anybody stop for this signal, and so not this process either.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
-        os.kill(os.getpid(), signal.SIGTSTP)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})

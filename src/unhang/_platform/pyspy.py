@@ -33,18 +33,20 @@ class PySpyError(Exception):
 
     Attributes:
         refused: whether the kernel does not let us look into that process.
+        foreign: whether there is no Python in it that py-spy knows.
         killed: whether py-spy had to be killed, so that it may have left the process stopped.
     """
 
-    def __init__(self, reason: str, *, refused: bool = False, killed: bool = False) -> None:
+    def __init__(self, reason: str, *, refused: bool = False, foreign: bool = False, killed: bool = False) -> None:
         super().__init__(reason)
         self.refused = refused
+        self.foreign = foreign
         self.killed = killed
 
     @property
     def hopeless(self) -> bool:
         """Whether it would fail again."""
-        return self.refused or self.killed or executable() is None
+        return self.refused or self.foreign or self.killed or executable() is None
 
 
 @functools.lru_cache(maxsize=1)
@@ -209,5 +211,7 @@ def _reason(error: str, status: int | None) -> PySpyError:
         return PySpyError(
             "py-spy may not look into it: no permission for ptrace, or for the file of its Python", refused=True
         )
+    if "Failed to find python version" in error:
+        return PySpyError("it runs no Python that py-spy knows", foreign=True)
     line = next((line.strip() for line in error.splitlines() if line.strip()), f"exit status {status}")
     return PySpyError(f"py-spy failed: {line[:200]}")

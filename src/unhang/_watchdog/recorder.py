@@ -79,6 +79,13 @@ class Recorder:
         if told is not None and (findings.first or findings.complete):
             told(report)
 
+    def publish(self, report: Report, *, next_step: str = "", is_news: bool = True) -> None:
+        """Keep a report that was made elsewhere; print it if it is news. Whatever goes wrong is logged."""
+        path = self._keep(report)
+        if is_news:
+            _print_whole(report, path, next_step, logging.ERROR)
+        self._hooks.call(report)
+
     def _is_wanted(self, findings: Findings) -> bool:
         """Whether anybody gets to see it: one that was printed before is news only with workers that were not in it."""
         if findings.first or self._make_store is not None or self._hooks:
@@ -96,11 +103,7 @@ class Recorder:
             while len(self._told) > _REMEMBERED:
                 del self._told[next(iter(self._told))]
         if findings.first:
-            lines = text.render(report).split("\n")
-            if findings.next_step:
-                lines = [*lines[: text.MOST_LINES - 1], f"next:    {findings.next_step}"]
-            level = logging.ERROR if expired else logging.WARNING
-            logger.log(level, "%s", "\n".join([*lines, f"report: {path}"] if path else lines))
+            _print_whole(report, path, findings.next_step, logging.ERROR if expired else logging.WARNING)
             return
         for worker in report.workers:
             if worker.expired and _occasion(worker) not in told:
@@ -139,7 +142,7 @@ class Recorder:
             self._failed = False
             return kept.path
         if not self._failed:
-            logger.warning("The report cannot be kept: %s", kept)
+            logger.warning("The report cannot be kept: %s; --report-dir (UNHANG_REPORT_DIR) names another place", kept)
         self._failed = True
         return ""
 
@@ -159,6 +162,13 @@ class Recorder:
             return _Kept(self._store.write(report))
         except (OSError, ValueError) as error:
             return str(error)
+
+
+def _print_whole(report: Report, path: str, next_step: str, level: int) -> None:
+    lines = text.render(report).split("\n")
+    if next_step:
+        lines = [*lines[: text.MOST_LINES - 1], f"next:    {next_step}"]
+    logger.log(level, "%s", "\n".join([*lines, f"report: {path}"] if path else lines))
 
 
 def _occasion(worker: Worker) -> tuple[int, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import queue
 import signal
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from unhang._platform.process import ProcessHandle
 from unhang._platform.waiter import Waiter
 from unhang._watchdog import kill
 from unhang._watchdog.asked import Asked
+from unhang._watchdog.command_report import CommandReport, Known, Overrun
 from unhang._watchdog.departures import Departure, Departures
 from unhang._watchdog.escalations import Escalations, Member, TreeEnding
 from unhang._watchdog.evidence import Options
@@ -30,6 +32,8 @@ from unhang._watchdog.incidents import Incidents
 from unhang._watchdog.kill import Outcome
 from unhang._watchdog.page_watch import PageWatch
 from unhang._watchdog.recorder import Recorder
+from unhang._watchdog.seen import Seen
+from unhang._watchdog.timers import Timers
 from unhang._watchdog.tree_ending import Ending
 from unhang._watchdog.watched import Expired, Watched
 from unhang.report.model import Report
@@ -38,6 +42,8 @@ logger = logging.getLogger("unhang.watchdog")
 
 _MOST_HELPERS = 8
 _MOST_WRITERS = 2
+# Seconds for which another thread waits until the loop says who is a worker.
+_FOR_LOOP = 0.5
 # Seconds to wait, when the server stops, for reports that are being made.
 _LAST_REPORTS = 1.0
 
@@ -63,6 +69,7 @@ class Response:
         spare_stopped: as for `SharedTimerServer`.
         options: what evidence is gathered.
         stderr_of: the end of what a process wrote to its standard error, if the caller has it.
+        expects_exit: whether it is no news that a worker ends so.
         clock: monotonic time.
     """
 
@@ -77,6 +84,7 @@ class Response:
         spare_stopped: bool = False,
         options: Options | None = None,
         stderr_of: Callable[[int], str] | None = None,
+        expects_exit: Callable[[str], bool] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._waiter = waiter
@@ -85,8 +93,10 @@ class Response:
         self._users = users
         self._spare_stopped = spare_stopped
         self._stderr_of = stderr_of
+        self._expects_exit = expects_exit
+        self._options = options or Options()
+        self._recorder = recorder
         clock = self._clock = clock or SystemClock()
-        options = options or Options()
         self.watch = PageWatch(self, clock, policy.pretimeout)
         self._helpers = Helpers(_MOST_HELPERS, waiter.wake)
         self._writers = Helpers(_MOST_WRITERS, waiter.wake)
@@ -101,11 +111,11 @@ class Response:
             functools.partial(recorder.record, told=self.reported),
             self._is_gathered,
             evidence=policy.evidence,
-            options=options,
+            options=self._options,
             users=users,
             stderr_of=self._tail_of,
         )
-        self._asked = Asked(self._helpers, self._incidents.subject, options, clock)
+        self._asked = Asked(self._helpers, self._incidents.subject, self._options, clock)
 
     def _tail_of(self, worker: Watched) -> Callable[[], str] | None:
         return None if self._stderr_of is None else functools.partial(self._stderr_of, worker.pid)
@@ -243,6 +253,34 @@ class Response:
         """Begin to gather the stacks of a worker that nobody is after; see `Asked.gather`."""
         return self._asked.gather(worker, done)
 
+    def report_command(self, overrun: Overrun, done: Callable[[], None]) -> CommandReport:
+        """Begin to report a command, from any thread; see `CommandReport.start`."""
+        report = CommandReport(
+            overrun,
+            self._known,
+            self._recorder,
+            evidence=self._policy.evidence,
+            options=self._options,
+            stderr_of=self._stderr_of,
+            users=self._users,
+        )
+        report.start(done)
+        return report
+
+    def _known(self) -> dict[int, Known]:
+        """The workers, by pid, as the loop has them; for other threads. Nobody, if it has no time to say so."""
+        answers: queue.SimpleQueue[dict[int, Known]] = queue.SimpleQueue()
+
+        def look() -> None:
+            now = round(self._clock.now() * 1e9)
+            seen = [Seen(one, one.handle.copy(), Timers.of(one, now)) for one in self.watch.workers if one.handle]
+            answers.put({each.watched.pid: Known(each, self._incidents.subject(each)) for each in seen})
+
+        self._helpers.post(look)
+        with contextlib.suppress(queue.Empty):
+            return answers.get(timeout=_FOR_LOOP)
+        return {}
+
     # Workers that come and go.
 
     def came(self, worker: Watched, *, was_lost: bool) -> None:
@@ -262,6 +300,8 @@ class Response:
         job = departure.origin.identity.job
         if job and self._incidents.knows(job):
             return  # the report says so
+        if self._expects_exit is not None and self._expects_exit(departure.exit):
+            return
         worker = Watched(departure.pid, origin=departure.origin)
         timers = [
             Expired(each.seen.scope, each.seen.timeout / 1e9, 0.0, (departure.timers.at - each.seen.armed_at) / 1e9)

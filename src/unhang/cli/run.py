@@ -22,8 +22,8 @@ from unhang.cli.quantities import Seconds
     type=Seconds(above=True),
     envvar="UNHANG_AFTER",
     show_envvar=True,
-    help="A budget for COMMAND as a whole: end it and all that it has started when it takes longer. Needs no change "
-    "to its code.",
+    help="A budget for COMMAND as a whole, such as 90, 1m30s or 2h: when it takes longer, report where each of its "
+    "processes is, and end all of them. Needs no change to its code.",
 )
 @click.option(
     "--expect-timers",
@@ -50,6 +50,14 @@ from unhang.cli.quantities import Seconds
     help="As a service (systemd's Type=notify): who says that it is ready, and alive. If it is COMMAND, it needs "
     "NotifyAccess=all.",
 )
+@click.option(
+    "--fail-on-expiry",
+    is_flag=True,
+    envvar="UNHANG_FAIL_ON_EXPIRY",
+    show_envvar=True,
+    help="End with status 124 if any timer has expired (or --after was over), also if COMMAND got over it, and under "
+    "--observe.",
+)
 @options.ending
 @options.observer
 @options.observe
@@ -57,6 +65,7 @@ from unhang.cli.quantities import Seconds
 def run(
     after: float | None,
     expect_timers: float | None,
+    fail_on_expiry: bool,
     tail_stderr: bool,
     notify: str,
     observe: bool,
@@ -68,7 +77,7 @@ def run(
     \b
         unhang run -- python train.py
         unhang run -- torchrun --nproc-per-node 8 train.py
-        unhang run --after 3600 -- ./nightly.sh
+        unhang run --after 1h -- ./nightly.sh
 
     A worker arms timers with `with unhang.expires(after=60):`. If one of them expires, its stacks and those of the
     other workers are recorded; then it is asked to end with SIGTERM, and killed if it does not. COMMAND runs in this
@@ -76,7 +85,8 @@ def run(
 
     \b
     Exit status:
-      124  a worker was killed (or --after was over), and COMMAND failed
+      124  a worker was killed (or --after was over), and COMMAND failed;
+           with --fail-on-expiry: something expired
       125  unhang itself failed
       126  COMMAND cannot be run
       127  COMMAND was not found
@@ -85,5 +95,5 @@ def run(
     log_to_stderr()
     observing = options.observing(ending)
     server = {"observe": observe, **options.server_arguments(ending)}
-    wanted = Options(after, expect_timers, observe, tail_stderr, notify == "unhang", observing)
+    wanted = Options(after, expect_timers, observe, fail_on_expiry, tail_stderr, notify == "unhang", observing)
     sys.exit(Job(command, wanted, server).run())

@@ -38,7 +38,7 @@ def cast(report: Report) -> Cast:
 def is_suspect(report: Report, worker: Worker) -> bool:
     """Whether a worker that the verdict does not name is what the report is about all the same."""
     is_near = report.kind == "pretimeout" and worker.evidence is not None and bool(worker.blocks)
-    return worker.expired or is_near or report.kind == "asked"
+    return worker.expired or is_near or report.kind in ("asked", "command")
 
 
 def block_of(worker: Worker | Departed) -> Block | None:
@@ -86,8 +86,9 @@ class Site(NamedTuple):
 def site(worker: Worker) -> Site:
     """The site of a worker."""
     block, frame = block_of(worker), frame_of(worker)
+    command = None if worker.timers or worker.evidence is None else worker.evidence.process.command
     return Site(
-        block.scope if block else None,
+        block.scope if block else command,
         worker.evidence.hang if worker.evidence else None,
         *(frame.function, frame.file, frame.line) if frame else ("", "", 0),
     )

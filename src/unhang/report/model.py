@@ -203,6 +203,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         host: the name of its host.
         attempt: which start of the job this is, from 0, if its launcher counts.
         expired: whether a timer of it has expired.
+        timers: whether it has ever armed any; else it is only a process of the command.
         sequence: how often its timers have been armed or restarted, all together.
         idle: seconds since it armed, restarted or disarmed a timer last, a second more or less.
         armed: how many of its timers are armed.
@@ -222,6 +223,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     host: str = ""
     attempt: int | None = None
     expired: bool = False
+    timers: bool = True
     sequence: int = 0
     idle: float = 0.0
     armed: int = 0
@@ -282,7 +284,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         time: the instant that all others count from, UTC, as ISO 8601.
         host: the name of the watchdog's host.
         job: what its workers have in common, if they say so.
-        kind: ``expired``; ``pretimeout`` as long as nothing has expired; ``asked`` if somebody only wanted to know.
+        kind: ``expired``; ``pretimeout`` as long as nothing has expired; ``command`` if it is no block but the command
+            as a whole that has taken longer than it may; ``asked`` if somebody only wanted to know.
+        command: of that kind, the command, cut.
+        budget: of that kind, the seconds that the command was given.
         headline: one line that says who hangs where and how.
         verdict: who is to blame.
         workers: those of the job, the culprits first, then those that have expired, then by rank.
@@ -300,6 +305,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     host: str = ""
     job: str = ""
     kind: str = "expired"
+    command: str = ""
+    budget: float = 0.0
     headline: str = ""
     verdict: Verdict = Verdict()
     workers: tuple[Worker, ...] = ()

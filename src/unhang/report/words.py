@@ -85,9 +85,9 @@ def moment(time: str) -> str:
     return f"{parsed:%Y-%m-%d %H:%M:%S} UTC" if parsed else clean(time, 32)
 
 
-def number(count: int, noun: str) -> str:
-    """So many: ``1 worker``, ``2,000 workers``. The noun is one whose plural ends in s."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def number(count: int, noun: str, plural: str = "") -> str:
+    """So many: ``1 worker``, ``2,000 workers``. The plural of the noun ends in s, if it is not given."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def often(count: int) -> str:
@@ -127,8 +127,15 @@ def who(workers: Sequence[Worker | Departed]) -> str:
     if ranks:
         words.append(f"rank{_s(ranks)} {ranges(ranks)}")
     if pids:
-        words.append(f"worker{_s(pids)} {ranges(pids, 6)}")
+        words.append(f"{_noun(workers, len(pids))} {ranges(pids, 6)}")
     return " and ".join(words)
+
+
+def _noun(workers: Sequence[Worker | Departed], several: int) -> str:
+    """What those without a rank are called."""
+    if any(isinstance(worker, Departed) or worker.timers for worker in workers):
+        return "worker" if several == 1 else "workers"
+    return "process" if several == 1 else "processes"
 
 
 def who_with_pid(worker: Worker | Departed) -> str:
@@ -175,7 +182,16 @@ def _s(several: Iterable[object]) -> str:
 
 def idle(worker: Worker) -> str:
     """What is known of a worker in no block: what it did before it was last heard of may have been in one."""
+    if not worker.timers:
+        return command(worker.evidence.process.command) if worker.evidence else "not looked at"
     return f"in no block, idle for at least {seconds(worker.idle)}"
+
+
+def command(line: str, most: int = 60) -> str:
+    """A command line in short: the program without its directory; what is too long is cut out of the middle."""
+    program, space, rest = line.partition(" ")
+    words = clean(f"{program.rpartition('/')[2]}{space}{rest}", 1000)
+    return words if len(words) <= most else f"{words[: most // 3]}…{words[most // 3 + 1 - most :]}"
 
 
 def place(frame: Frame) -> str:
