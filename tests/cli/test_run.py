@@ -94,6 +94,7 @@ def test_a_budget_for_the_whole_command():
     assert "sh still runs after 0.5 s" in done.stderr
     assert time.monotonic() - begun < 30
     assert run("--after", "1m", "--", "true").returncode == 0
+    assert run("--after", "500ms", "--", "sh", "-c", "trap 'exit 0' TERM; sleep 600 & wait").returncode == 124
 
 
 TREE = """

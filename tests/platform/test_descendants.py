@@ -2,16 +2,16 @@
 
 import os
 import signal
-import subprocess
 import sys
+import types
 
 from unhang._platform import children, descendants
 
-TREE = "import os, sys, time; os.fork(); os.fork(); print('x', flush=True); time.sleep(600)"
+TREE = "import os, sys, time; os.fork(); os.fork(); os.write(2, b'x'); time.sleep(600)"
 # Each makes the next and exits; the first one stays.
 CHAIN = """
 import os, sys, time
-print("x", flush=True)
+os.write(2, b"x")
 end = time.monotonic() + 30
 while time.monotonic() < end:
     if os.fork():
@@ -20,14 +20,22 @@ while time.monotonic() < end:
 """
 
 
+def spawn(code):
+    """Start a program; returns its pid, and the reading end of its standard error."""
+    reader, writer = os.pipe()
+    pid = children.spawn([sys.executable, "-c", code], os.environ, set(), stderr=writer)
+    os.close(writer)
+    return pid, reader
+
+
 def act(code, lines, action, say):
-    """Start a program that says so many lines, act on what is below this process, and say what is left."""
+    """Start a program that writes so many bytes, act on what is below this process, and say what is left."""
     children.become_subreaper()
-    program = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    pid, reader = spawn(code)
     for _ in range(lines):
-        program.stdout.readline()
+        assert os.read(reader, 1)
     seen = [(each.handle.pid, each.parent, each.depth) for each in descendants.running()]
-    say.send((program.pid, seen, action(), children.own_children()))
+    say.send((pid, seen, action(), children.own_children()))
 
 
 def kill():
@@ -73,14 +81,14 @@ def test_tools_of_ours_are_left_alone(start):
     worker = start(_with_a_tool)
     seen, count, tool = worker.heard()
     assert (seen, count) == ([], 0)
-    assert tool is None
+    assert tool == 0
 
 
 def _with_a_tool(say):
     from unhang._platform import servants
 
-    tool = servants.start(lambda: subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
+    tool = servants.start(lambda: types.SimpleNamespace(pid=spawn("import time; time.sleep(600)")[0]))
     count = descendants.kill_all(children.reap)
-    say.send(([each.handle.pid for each in descendants.running()], count, tool.poll()))
+    say.send(([each.handle.pid for each in descendants.running()], count, os.waitpid(tool.pid, os.WNOHANG)[0]))
     os.kill(tool.pid, signal.SIGKILL)
-    tool.wait()
+    os.waitpid(tool.pid, 0)

@@ -95,7 +95,8 @@ class Job:
         self._grace = float(server.get("grace", 5.0))
         self._evidence = float(server.get("evidence", 2.0))
         self._signal = signal.Signals(int(server.get("signal", signal.SIGTERM)) or signal.SIGKILL)
-        self._killed = False  # a worker, or the command
+        self._killed = False  # a worker
+        self._is_ended = False  # the command, since its budget was over
         self._expired = False
         self._status: int | None = None
         self._pid = 0
@@ -252,7 +253,7 @@ class Job:
         return f"{self._signal.name} now, SIGKILL {words.seconds(self._grace)} later, {whom}"
 
     def _is_asked_to_end(self) -> None:
-        self._killed = self._requested.by_us = True
+        self._is_ended = self._requested.by_us = True
         if self._signal is signal.SIGKILL:
             self._is_killed()
             return
@@ -303,7 +304,8 @@ class Job:
         self._report.finish("killed" if self._steps else "spared", self._steps, exit_)
 
     def _exit_status(self, status: int) -> int:
-        if self._options.fail_on_expiry and self._expired:
+        # The command may have ended with 0 for SIGTERM, or since its children did.
+        if self._is_ended or (self._options.fail_on_expiry and self._expired):
             return EXPIRED
         # Whoever stops a job that had got over a hang has ended it, and not the hang.
         if status != 0 and self._killed and not self._requested.has(-status):

@@ -85,8 +85,8 @@ def run(
 
     \b
     Exit status:
-      124  a worker was killed (or --after was over), and COMMAND failed;
-           with --fail-on-expiry: something expired
+      124  a worker was killed, and COMMAND failed; or COMMAND was ended
+           by --after; with --fail-on-expiry: something expired
       125  unhang itself failed
       126  COMMAND cannot be run
       127  COMMAND was not found
