@@ -6,10 +6,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Twice quiet: errors only.
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
+WHEEL_PIP := $(VENV)-wheel/bin/python -m pip --quiet --quiet --disable-pip-version-check
 # What the extension is compiled from.
 COMPILED := setup.py src/unhang/_core/page.py src/unhang/_core/durations.py $(wildcard src/unhang/_worker/_block.c)
 
-.PHONY: demo test test-pure broken sanitize check bench chaos verdict docs peers clean
+.PHONY: demo test test-pure test-wheel broken sanitize check bench chaos verdict docs peers clean
 
 demo: $(VENV)/.base
 	@$(BIN)/unhang demo
@@ -21,6 +22,10 @@ test: $(VENV)/.dev
 # The same tests of the blocks in plain Python.
 test-pure: $(VENV)/.dev
 	@UNHANG_PURE=1 $(BIN)/python -m pytest -n 3
+
+# The same tests of unhang as users install it: a wheel, in a place of its own, from where nothing of src/ is imported.
+test-wheel: $(VENV)-wheel/.dev
+	@$(VENV)-wheel/bin/python -m pytest -n 3
 
 # Tests whose first assertion was made to fail: each fails in time, and leaves no process. See tests/broken.py.
 broken: $(VENV)/.dev
@@ -67,6 +72,17 @@ $(VENV)/.dev: $(VENV)/.base
 	@$(PIP) install 'pip>=25.1'
 	@$(PIP) install --group dev
 	@$(BIN)/python -c "import pytest, hypothesis, sybil, mypy, xdist, setuptools"
+	@touch $@
+
+# What an earlier build has left would be in the wheel, too.
+$(VENV)-wheel/.dev: pyproject.toml $(COMPILED) $(shell find src/unhang -name '*.py' -o -name '*.jinja')
+	@$(PYTHON) -m venv --clear $(VENV)-wheel
+	@$(WHEEL_PIP) install 'pip>=25.1'
+	@rm -rf build
+	@$(WHEEL_PIP) wheel --no-deps --wheel-dir $(VENV)-wheel/dist .
+	@$(WHEEL_PIP) install $(VENV)-wheel/dist/*.whl
+	@$(WHEEL_PIP) install --group dev
+	@$(VENV)-wheel/bin/python -c "import unhang; assert 'site-packages' in unhang.__file__, unhang.__file__"
 	@touch $@
 
 $(VENV)/.peers: $(VENV)/.dev
