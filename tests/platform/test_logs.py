@@ -93,7 +93,7 @@ def test_whoever_logs_never_waits_and_lines_are_whole(kind, monkeypatch):
     assert last == "unhang: the last one"
     number = 0
     for line in written:
-        if told := re.fullmatch(r"unhang: (\d+) lines were lost: too many waited to be written", line):
+        if told := re.fullmatch(r"unhang: lines that were lost: (\d+); too many waited to be written", line):
             number += int(told[1])
         else:
             assert line == f"unhang: {lines[number]}"
@@ -155,7 +155,7 @@ def test_lines_that_cannot_be_written_are_counted(monkeypatch):
     is_full = False
     handler.handle(record("the last one"))
     handler.close()
-    assert tried[-1] == b"unhang: 3 lines were lost: they could not be written\nunhang: the last one\n"
+    assert tried[-1] == b"unhang: lines that were lost: 3; they could not be written\nunhang: the last one\n"
 
 
 def test_a_line_that_cannot_be_formatted_is_told(capfd):

@@ -5,11 +5,19 @@ import unicodedata
 import msgspec
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from report import samples
 from report.random_reports import reports
 from unhang.report import about, text
-from unhang.report.model import Block, HangClass, Report, Sure, Thread, Verdict, Worker
+from unhang.report.model import Block, Frame, HangClass, Report, Sure, Thread, Verdict, Worker
+
+WIDE = 118
+
+
+def render(report):
+    return text.render(report, WIDE)
+
 
 HEADLINES = {
     samples.lone: "worker 123 hangs in 'step' for 60 s: lock, train.py:41 in load_batch",
@@ -29,17 +37,17 @@ HEADLINES = {
 def test_the_headline_says_who_hangs_where_and_how(sample, line):
     """One line, out of the rest of the report."""
     assert text.headline(sample()) == line
-    assert text.render(sample()).splitlines()[0] == line
+    assert render(sample()).splitlines()[0] == line
 
 
 def test_a_headline_of_its_own_comes_first():
     """That of the report, if it has one."""
-    assert text.render(msgspec.structs.replace(samples.lone(), headline="mine")).startswith("mine\n")
+    assert render(msgspec.structs.replace(samples.lone(), headline="mine")).startswith("mine\n")
 
 
 def test_one_slow_rank_of_eight():
     """All that somebody must know who reads nothing else."""
-    assert text.render(samples.slow_loader()).splitlines()[1:] == [
+    assert render(samples.slow_loader()).splitlines()[1:] == [
         "job train-17, on node-1, 2026-03-01 12:03:41 UTC, report 4f2a91c0",
         "verdict: likely: rank 2 is at its block 411, all others are at 412 and wait for the network",
         "culprit: rank 2 (pid 17784) in 'load' for 61 s (timeout 60 s): python loop",
@@ -55,14 +63,14 @@ def test_one_slow_rank_of_eight():
 
 def test_many_workers_take_no_more_lines():
     """64 ranks are told of in as many lines as eight."""
-    lines = text.render(samples.sixty_four()).splitlines()
-    assert len(lines) == len(text.render(samples.slow_loader()).splitlines())
+    lines = render(samples.sixty_four()).splitlines()
+    assert len(lines) == len(render(samples.slow_loader()).splitlines())
     assert "waiting: ranks 0-36,38-63 in 'all_reduce' for 60 s: network, train.py:57 in step" in lines
 
 
 def test_a_culprit_that_is_gone():
     """How it ended is told, and where the others wait for it."""
-    rendered = text.render(samples.out_of_memory())
+    rendered = render(samples.out_of_memory())
     assert (
         "culprit: rank 2 (pid 99) ended in 'load' by SIGKILL (out of memory), 58 s before the first expiry" in rendered
     )
@@ -71,7 +79,7 @@ def test_a_culprit_that_is_gone():
 
 def test_steps_of_a_lone_worker():
     """What was done about it, and when."""
-    assert text.render(samples.lone()).splitlines()[-1] == (
+    assert render(samples.lone()).splitlines()[-1] == (
         "outcome: worker 123 killed (SIGKILL): evidence at 10 ms, SIGTERM at 50 ms, SIGKILL at 5 s, dead at 5.1 s"
     )
 
@@ -87,7 +95,7 @@ def test_what_is_missing_is_said():
         complete=False,
         progressing=3,
     )
-    rendered = text.render(report)
+    rendered = render(report)
     assert "no stack: ptrace was refused" in rendered
     assert "omitted: sockets: too many" in rendered
     assert "others:  3 more make progress" in rendered
@@ -139,7 +147,7 @@ def test_how_one_that_is_gone_ended(departed, headline, line):
     gone = msgspec.structs.replace(report.departed[0], **departed)
     report = msgspec.structs.replace(report, departed=(gone,))
     assert text.headline(report).startswith(headline)
-    assert f"culprit: rank 2 (pid 99) {line}" in text.render(report).splitlines()
+    assert f"culprit: rank 2 (pid 99) {line}" in render(report).splitlines()
 
 
 def test_two_that_are_gone():
@@ -162,10 +170,10 @@ def change(report, *, evidence=None, **worker):
 def test_one_that_may_finish_is_late():
     """It is no culprit before it has expired, and by itself there is no verdict about it."""
     report = samples.pretimeout()
-    lines = text.render(report).splitlines()
+    lines = render(report).splitlines()
     assert "late:    rank 1 (pid 17782) in 'load' for 55 s (timeout 60 s, expires in 5 s): lock" in lines
     assert any(line.startswith("verdict: ") for line in lines)
-    alone = text.render(msgspec.structs.replace(report, workers=report.workers[:1]))
+    alone = render(msgspec.structs.replace(report, workers=report.workers[:1]))
     assert "verdict:" not in alone
     assert "culprit:" not in alone
     undecided = msgspec.structs.replace(report, verdict=Verdict())
@@ -175,7 +183,7 @@ def test_one_that_may_finish_is_late():
 def test_facts_have_two_lines():
     """They are never cut within one: what does not fit is left out."""
     facts = ("a" * 60, "b" * 70, "c" * 110, "d" * 40)
-    lines = text.render(change(samples.slow_loader(), evidence={"facts": facts})).splitlines()
+    lines = render(change(samples.slow_loader(), evidence={"facts": facts})).splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("culprit:"))
     assert lines[first + 1 : first + 3] == [f"  {facts[0]};", f"  {facts[1]}; {facts[3]}"]
     assert lines[first + 3].startswith("  > ")
@@ -185,7 +193,7 @@ def test_a_class_that_is_not_known_has_a_reason():
     """The first thing that could not be had."""
     found = {"hang": HangClass.UNKNOWN, "without": ("ptrace is refused", "no sockets")}
     assert (
-        text.render(change(samples.lone(), evidence=found))
+        render(change(samples.lone(), evidence=found))
         .splitlines()[4]
         .endswith("nobody holds the GIL; less is known: ptrace is refused")
     )
@@ -195,30 +203,30 @@ def test_a_call_of_a_library_is_named_by_its_module():
     """Not by where it is installed."""
     report = samples.cannot_tell()
     frames = samples.NETWORK.frames[1:]
-    rendered = text.render(change(report, evidence={"threads": (Thread(frames=frames),)}))
+    rendered = render(change(report, evidence={"threads": (Thread(frames=frames),)}))
     assert "  in torch/distributed/distributed_c10d.py:2501 all_reduce: work.wait()" in rendered
     frame = msgspec.structs.replace(frames[0], file="/opt/pyenv/3.11/lib/python3.11/re/__init__.py", line=166)
-    rendered = text.render(change(report, evidence={"threads": (Thread(frames=(frame, *frames)),)}))
+    rendered = render(change(report, evidence={"threads": (Thread(frames=(frame, *frames)),)}))
     assert "  in re/__init__.py:166 all_reduce" in rendered
 
 
 def test_another_host_is_named():
     """That of the watchdog stands in the second line already."""
-    assert "(pid 17784, on node-2)" in text.render(change(samples.slow_loader(), host="node-2"))
+    assert "(pid 17784, on node-2)" in render(change(samples.slow_loader(), host="node-2"))
 
 
 def test_a_culprit_that_was_left_alone():
     """Nothing was done about it, and why."""
     block = msgspec.structs.replace(samples.expired("load"), expired=False)
     untouched = {"outcome": "", "exit": "", "steps": (), "expired": False, "blocks": (block,)}
-    lines = text.render(change(samples.slow_loader(), **untouched)).splitlines()
+    lines = render(change(samples.slow_loader(), **untouched)).splitlines()
     assert lines[-1] == ("outcome: ranks 0-1,3-7 killed (SIGKILL); rank 2 left alone: no timer of it has expired")
 
 
 def test_what_ended_by_itself_was_left_alone():
     """How it ended stands behind that."""
     untouched = {"outcome": "", "exit": "SIGKILL", "steps": (), "expired": False}
-    lines = text.render(change(samples.slow_loader(), **untouched)).splitlines()
+    lines = render(change(samples.slow_loader(), **untouched)).splitlines()
     assert lines[-1] == "outcome: rank 2 left alone, ended (SIGKILL); ranks 0-1,3-7 killed (SIGKILL)"
 
 
@@ -226,19 +234,19 @@ def test_a_report_without_evidence():
     """It says so, and in one that has some, whom it is missing of."""
     unseen = msgspec.structs.replace(samples.lone().workers[0], evidence=None)
     report = msgspec.structs.replace(samples.lone(), workers=(unseen,))
-    assert "  not looked at (evidence 0, or none in time)" in text.render(report).splitlines()
+    assert "  not looked at (evidence 0, or none in time)" in render(report).splitlines()
     report = samples.slow_loader()
     first, *others = report.workers
     first = msgspec.structs.replace(first, evidence=None)
     report = msgspec.structs.replace(report, workers=(first, *others))
-    assert "  not looked at" in text.render(report).splitlines()
+    assert "  not looked at" in render(report).splitlines()
 
 
 def test_a_long_verdict_has_two_lines():
     """It is not cut."""
     why = " ".join(["reason"] * 25)
     report = msgspec.structs.replace(samples.lone(), verdict=msgspec.structs.replace(samples.lone().verdict, why=why))
-    lines = text.render(report).splitlines()
+    lines = render(report).splitlines()
     assert lines[2].startswith("verdict: certain: reason reason")
     assert lines[3].startswith("         reason")
     assert " ".join(f"{lines[2]}{lines[3][8:]}".split()) == f"verdict: certain: {why}"
@@ -251,7 +259,7 @@ def test_ranks_at_many_places():
         for rank in range(20)
     ]
     report = samples.report(workers=tuple(ranks), omitted=("much",))
-    lines = text.render(report).splitlines()
+    lines = render(report).splitlines()
     assert len(lines) <= 20
     assert "who is to blame can't be told" in lines[0]
     assert any(line.strip() == "and elsewhere ranks 3-19" for line in lines)
@@ -264,20 +272,69 @@ def printable(rendered):
 
 def test_hostile_texts_stay_texts():
     """No escape sequence, no line of a worker's own, nothing without end."""
-    rendered = text.render(samples.hostile())
+    rendered = render(samples.hostile())
     assert printable(rendered)
     assert not any(line.startswith("fake") for line in rendered.splitlines())
+
+
+def test_long_lines_are_folded_with_an_indent():
+    """Under a label to where its text begins, calls before their source; paths, source and names stay whole."""
+    report = samples.out_of_memory()
+    frames = (
+        Frame(
+            function="main",
+            file="/home/ada/a project/with a long path/train.py",
+            line=8,
+            source="step(batch, fast = True)",
+        ),
+        *samples.LOADER.frames[2:],
+    )
+    lines = text.render(change(report, evidence={"threads": (Thread(frames=frames),)})).splitlines()
+    assert all(len(line) <= 80 for line in lines[1:])
+    culprit = lines.index("culprit: rank 2 (pid 99) ended in 'load' by SIGKILL (out of memory), 58 s before")
+    assert lines[culprit + 1] == "         the first expiry"
+    call = lines.index("  > /home/ada/a project/with a long path/train.py:8 main:")
+    assert lines[call + 1] == "      step(batch, fast = True)"
+
+
+def test_a_name_is_never_folded():
+    """A scope with spaces goes to the next line as a whole."""
+    scope = "the first step of an epoch, with data"
+    block = samples.expired(scope)
+    lines = text.render(change(samples.cannot_tell(), blocks=(block,))).splitlines()
+    assert any(f"'{scope}'" in line for line in lines[1:])
+
+
+def test_the_headline_is_folded_on_a_terminal_alone():
+    """A program that reads a log looks at lines; what stands before it on its line counts."""
+    report = samples.slow_loader()
+    assert text.render(report).splitlines()[0] == text.headline(report)
+    first, second, third, *_ = text.render(report, lead=8).splitlines()
+    assert len(first) <= 72
+    assert f"{first} {second.removeprefix('  ')}" == text.headline(report)
+    assert third.startswith("job ")
+
+
+@given(reports, st.integers(40, 200), st.none() | st.integers(0, 20))
+@settings(max_examples=200)
+def test_any_report_fits_any_width(report, width, lead):
+    """At most twenty lines that are no wider than the terminal; but for a headline with a name that is."""
+    lines = text.render(report, width, lead=lead).split("\n")
+    headline = text.headline(report)
+    assert len(lines) <= text.MOST_LINES
+    for line in lines[1:]:
+        assert len(line) <= width or line.strip() in headline
 
 
 @given(reports)
 @settings(max_examples=200)
 def test_any_report_is_twenty_printable_lines(report):
     """Whatever the model allows."""
-    rendered = text.render(report)
+    rendered = render(report)
     lines = rendered.split("\n")
     assert lines == rendered.splitlines()
     assert len(lines) <= text.MOST_LINES
-    assert all(len(line) <= 118 for line in lines[1:])
+    assert all(len(line) <= WIDE for line in lines[1:])
     assert len(text.headline(report)) <= 240
     assert printable(rendered)
 
@@ -302,4 +359,4 @@ def test_timers_that_are_not_in_the_report_are_counted():
     block = Block(scope="handler", after=60.0, started=-60.0, expired=True, due=True)
     worker = Worker(pid=7, expired=True, armed=10_000, blocks=(block,))
     report = Report(id="x", time="2026-01-01T00:00:00.000Z", workers=(worker,), verdict=Verdict(culprits=(7,)))
-    assert "(timeout 60 s, one of 10,000 armed timers)" in text.render(report)
+    assert "(timeout 60 s, one of 10,000 armed timers)" in render(report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import select
 import signal
@@ -14,6 +15,10 @@ from unhang._platform.line_writer import LineWriter
 
 # Bytes that wait to be written; a line that comes on top is lost, and counted.
 _MOST_WAITING = 4 << 20
+# Columns of a terminal: fewer are treated as so many.
+_NARROWEST = 40
+# Of one that does not know.
+_USUAL = 80
 # Seconds for what still waits when the process ends.
 _PATIENCE = 1.0
 
@@ -44,7 +49,7 @@ class Patient(logging.Handler):
             return
         text = self._text_of(record).encode("utf-8", "backslashreplace")
         if self._lost:
-            text = b"unhang: %d lines were lost: too many waited to be written\n%s" % (self._lost, text)
+            text = b"unhang: lines that were lost: %d; too many waited to be written\n%s" % (self._lost, text)
             self._lost = 0
         self._put += len(text)
         self._waiting.put(text)
@@ -58,7 +63,7 @@ class Patient(logging.Handler):
     def _run(self) -> None:
         failed = 0
         while (text := self._waiting.get()) is not None:
-            told = b"unhang: %d lines were lost: they could not be written\n" % failed if failed else b""
+            told = b"unhang: lines that were lost: %d; they could not be written\n" % failed if failed else b""
             try:
                 for piece in _pieces(told + text):
                     self._writer.write(piece)
@@ -92,6 +97,14 @@ def _pieces(text: bytes) -> Iterator[bytes]:
             piece = b""
         piece += line if len(line) <= select.PIPE_BUF else line[: select.PIPE_BUF - 1] + b"\n"
     yield piece
+
+
+def terminal_width(fd: int) -> int | None:
+    """The columns of the terminal that a descriptor leads to, at least 40; None if it leads elsewhere. Never raises."""
+    try:
+        return max(_NARROWEST, os.get_terminal_size(fd).columns or _USUAL)
+    except (OSError, ValueError):
+        return None
 
 
 def log_to_stderr(level: int = logging.WARNING) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from unhang._platform.logs import terminal_width
 from unhang._platform.patience import within
 from unhang._verdict.culprit import judge
 from unhang._watchdog.hooks import Hooks
@@ -24,6 +25,8 @@ from unhang.report.words import number
 logger = logging.getLogger("unhang.watchdog")
 
 
+# What the log of a watchdog writes to, and what stands there before each record.
+_STDERR, _LEAD = 2, "unhang: "
 # Seconds that keeping a report may take.
 _KEEPING = 1.0
 # Incidents of which it is known who has been told.
@@ -165,7 +168,8 @@ class Recorder:
 
 
 def _print_whole(report: Report, path: str, next_step: str, level: int) -> None:
-    lines = text.render(report).split("\n")
+    columns = terminal_width(_STDERR)
+    lines = text.render(report, columns or text.WIDTH, lead=None if columns is None else len(_LEAD)).split("\n")
     if next_step:
         lines = [*lines[: text.MOST_LINES - 1], f"next:    {next_step}"]
     logger.log(level, "%s", "\n".join([*lines, f"report: {path}"] if path else lines))

@@ -10,10 +10,13 @@ from pathlib import Path
 import click
 import msgspec
 
+from unhang._platform.logs import terminal_width
 from unhang.cli.output import read_by_somebody
 from unhang.report import html, store, text, words
 from unhang.report.load import NotAReportError, load
 from unhang.report.model import encode
+
+_STDOUT = 1
 
 
 @click.command()
@@ -73,7 +76,9 @@ def report(which: str | None, as_list: bool, as_json: bool, as_html: bool, direc
         elif as_html:
             _print(html.render(loaded))
         else:
-            _print(f"{text.render(loaded)}\nreport: {Path(path).absolute()}")
+            columns = terminal_width(_STDOUT)
+            shown = text.render(loaded, columns or text.WIDTH, lead=None if columns is None else 0)
+            _print(f"{shown}\nreport: {Path(path).absolute()}")
 
 
 def _kept_in(directory: str | None) -> str:

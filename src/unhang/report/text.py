@@ -14,7 +14,13 @@ from unhang.report.model import Departed, Evidence, Frame, HangClass, Report, Su
 __all__ = ["headline", "render"]
 
 MOST_LINES = 20
-_WIDTH = 118
+# Columns, where nobody says how many there are.
+WIDTH = 80
+# A line takes two at most, and what is folded is indented so far; under a label, to where its text begins.
+_MOST_FOLDED = 2
+_INDENT = 6
+# Stands for a space at which no line is folded, in paths, lines of source and names.
+_GLUE = "\N{NO-BREAK SPACE}"
 _MOST_GROUPS = 3
 _MOST_FRAMES = 7
 # Of a group: who, the facts, the call that it is in, the user's line.
@@ -27,14 +33,21 @@ _ROOT = re.compile(r"^.*(?:/(?:site|dist)-packages/|/python\d[^/]*/)")
 _LABEL = "{:<9}".format
 
 
-def render(report: Report) -> str:
-    """The report as at most twenty lines, the headline first; the others have at most 118 characters.
+def render(report: Report, width: int = WIDTH, *, lead: int | None = None) -> str:
+    """The report as at most twenty lines, the headline first.
 
-    No colours, no control characters; no line break at the end.
+    Longer lines are folded, but for paths, lines of source and names, which stay whole. No colours, no control
+    characters; no line break at the end.
+
+    Args:
+        report: the report.
+        width: characters that a line may have; 40 or more.
+        lead: characters that stand before the headline on its line, which is folded then; None: it stays one line, for
+            whoever looks for it in a file.
     """
     parts = about.cast(report)
-    top = [words.clean(report.headline, 240) or headline(report)]
-    top += _rest([_about(report), *_why(report), *_departed("culprit:", parts.gone)])
+    top = _first(words.clean(report.headline, 240) or headline(report), width, lead)
+    top += _rest([_about(report), *_why(report), *_departed("culprit:", parts.gone)], width)
     accused = parts.culprits or parts.suspects or parts.victims
     bottom = _rest(
         [
@@ -45,10 +58,12 @@ def render(report: Report) -> str:
             *_departed("gone:", [each for each in report.departed if each not in parts.gone]),
             *_outcomes(report.workers, parts.culprits),
             *_left_out(report),
-        ]
+        ],
+        width,
     )
-    middle = _rest(_detailed(report, _label(report, parts), accused, MOST_LINES - len(top) - len(bottom)))
-    return "\n".join([*top, *middle, *bottom][:MOST_LINES])
+    room = MOST_LINES - len(top) - len(bottom)
+    middle = _detailed(report, _label(report, parts), accused, room, width)[: max(0, room)]
+    return "\n".join([*top, *middle, *bottom][:MOST_LINES]).replace(_GLUE, " ")
 
 
 def _label(report: Report, parts: about.Cast) -> str:
@@ -58,15 +73,35 @@ def _label(report: Report, parts: about.Cast) -> str:
     return "culprit:" if parts.culprits else "stuck:" if parts.suspects else "waiting:"
 
 
-def _rest(lines: Iterable[str]) -> list[str]:
-    return [line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…" for line in lines]
-
-
-def _wrapped(text: str, indent: int) -> list[str]:
-    """A text on at most two lines, the second one indented."""
-    return textwrap.wrap(
-        text, _WIDTH, subsequent_indent=" " * indent, max_lines=2, placeholder="…", break_on_hyphens=False
+def _first(line: str, width: int, lead: int | None) -> list[str]:
+    """The headline, folded where something stands before it on its line."""
+    if lead is None:
+        return [line]
+    folded = textwrap.wrap(
+        line, width, initial_indent="." * lead, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
     )
+    return [folded[0][lead:], *folded[1:]] if folded else [line]
+
+
+def _rest(lines: Iterable[str], width: int) -> list[str]:
+    return [piece for line in lines for piece in _folded_line(line, width)]
+
+
+def _folded_line(line: str, width: int) -> list[str]:
+    """A line on as many as it takes, two at most; all but the first are indented."""
+    indent = _INDENT if line.startswith(" ") else len(_LABEL(""))
+    text = line.lstrip(" ")
+    pieces = textwrap.wrap(
+        text,
+        width,
+        initial_indent=line[: len(line) - len(text)],
+        subsequent_indent=" " * indent,
+        max_lines=_MOST_FOLDED,
+        placeholder="…",
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+    return [piece if len(piece) <= width else f"{piece[: width - 1]}…" for piece in pieces]
 
 
 def _about(report: Report) -> str:
@@ -86,10 +121,10 @@ def _why(report: Report) -> list[str]:
     if report.kind == "pretimeout" and len(report.workers) == 1 and verdict.sure is not Sure.CANNOT_TELL:
         return []
     reason = words.clean(verdict.why, 240)
-    return _wrapped(f"{_LABEL('verdict:')}{verdict.sure}{': ' * bool(reason)}{reason}", len(_LABEL("")))
+    return [f"{_LABEL('verdict:')}{verdict.sure}{': ' * bool(reason)}{reason}"]
 
 
-def _detailed(report: Report, label: str, workers: Sequence[Worker], room: int) -> list[str]:
+def _detailed(report: Report, label: str, workers: Sequence[Worker], room: int, width: int) -> list[str]:
     """Those that matter, with their stacks, in at most ``room`` lines."""
     groups = about.grouped(workers, about.site)
     shown = groups[: max(1, min(_MOST_GROUPS, (room - 1) // _LEAST_LINES))]
@@ -97,23 +132,23 @@ def _detailed(report: Report, label: str, workers: Sequence[Worker], room: int) 
     room -= bool(left)
     lines: list[str] = []
     for group in shown:
-        lines += _group(report, label, group, room // len(shown))
-    return [*lines, f"{_LABEL('')}and elsewhere {words.who(left)}"] if left else lines
+        lines += _group(report, label, group, room // len(shown), width)
+    return [*lines, *_rest([f"{_LABEL('')}and elsewhere {words.who(left)}"], width)] if left else lines
 
 
-def _group(report: Report, label: str, group: Sequence[Worker], room: int) -> list[str]:
+def _group(report: Report, label: str, group: Sequence[Worker], room: int, width: int) -> list[str]:
     """Workers at one place: who, how, the facts, the stack."""
     first = group[0]
     evidence = first.evidence
     head = f"{_LABEL(label)}{_identity(report, group)} {_inside(report, first)}"
     if evidence is None:
         nobody = all(worker.evidence is None for worker in report.workers)
-        return [head, f"  not looked at{' (evidence 0, or none in time)' * nobody}"]
-    lines = [f"{head}: {evidence.hang}", *_facts(evidence, 2 if room >= _ROOMY else 1)]
-    return lines + _stack(first, min(_MOST_FRAMES, room - len(lines)))
+        return _rest([head, f"  not looked at{' (evidence 0, or none in time)' * nobody}"], width)
+    lines = [*_rest([f"{head}: {evidence.hang}"], width), *_facts(evidence, 2 if room >= _ROOMY else 1, width)]
+    return lines + _stack(first, room - len(lines), width)
 
 
-def _facts(evidence: Evidence, most: int) -> list[str]:
+def _facts(evidence: Evidence, most: int, width: int) -> list[str]:
     """What the class rests on, as many whole facts as ``most`` lines hold; why there are no more, if it is unknown."""
     facts = list(evidence.facts[:6])
     if evidence.hang is HangClass.UNKNOWN and evidence.without and any(thread.frames for thread in evidence.threads):
@@ -122,16 +157,16 @@ def _facts(evidence: Evidence, most: int) -> list[str]:
     told = ""
     for fact in facts:
         more = f"{told}; {words.clean(fact, 200)}" if told else f"  {words.clean(fact, 200)}"
-        wrapped = textwrap.wrap(more, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        wrapped = textwrap.wrap(more, width, subsequent_indent="  ", break_on_hyphens=False)
         if lines and len(wrapped) > most:
             continue
-        told, lines = more, _cut(wrapped, most)
+        told, lines = more, _cut(wrapped, most, width)
     return lines
 
 
-def _cut(lines: list[str], most: int) -> list[str]:
+def _cut(lines: list[str], most: int, width: int) -> list[str]:
     """The first lines; that more was there is marked."""
-    return lines if len(lines) <= most else [*lines[: most - 1], f"{lines[most - 1][: _WIDTH - 1]}…"]
+    return lines if len(lines) <= most else [*lines[: most - 1], f"{lines[most - 1][: width - 1]}…"]
 
 
 def _identity(report: Report, group: Sequence[Worker]) -> str:
@@ -155,35 +190,47 @@ def _inside(report: Report, worker: Worker) -> str:
         limit += f", one of {worker.armed:,} armed timers"
     if report.kind == "pretimeout":
         limit += f", {expires_in(worker, block)}"
-    return f"in {words.quoted(block.scope)} for {words.seconds(about.running(worker, block))} ({limit})"
+    return f"in {_name(block.scope)} for {words.seconds(about.running(worker, block))} ({limit})"
 
 
-def _stack(worker: Worker, most: int) -> list[str]:
+def _name(scope: str) -> str:
+    return words.quoted(scope).replace(" ", _GLUE)
+
+
+def _stack(worker: Worker, most: int, width: int) -> list[str]:
     """The call that it is in, then the user's calls, the innermost first and marked; libraries' calls are not told."""
     thread = telling_thread(worker.evidence)
     chosen = user_frame(thread) if thread else None
     if thread is None or chosen is None:
         reasons = worker.evidence.without if worker.evidence else ()
-        return [f"  no stack: {words.clean(next(iter(reasons), 'nobody knows why'), 100)}"]
-    lines = [] if thread.frames[0] is chosen else [f"  in {_call(thread.frames[0])}"]
-    lines.append(f"  > {_call(chosen)}")
+        return _rest([f"  no stack: {words.clean(next(iter(reasons), 'nobody knows why'), 100)}"], width)
+    lines = [] if thread.frames[0] is chosen else [f"  in {_call(thread.frames[0], width)}"]
+    lines = _rest([*lines, f"  >{_GLUE}{_call(chosen, width)}"], width)
     outer = [frame for frame in thread.frames if is_users(frame) and frame is not chosen]
-    room = max(0, most - len(lines))
-    shown = outer if len(outer) <= room else outer[: max(0, room - 1)]
-    lines += [f"    {_call(frame)}" for frame in shown]
-    hidden = len(outer) - len(shown)
-    return [*lines, f"    … called from {hidden} more"] if hidden and room else lines
+    calls = [_folded_line(f"    {_call(frame, width)}", width) for frame in outer[:_MOST_FRAMES]]
+    most -= len(lines)
+    if len(outer) > len(calls) or sum(map(len, calls)) > most:
+        most -= 1  # for those that are hidden
+    while calls and sum(map(len, calls)) > most:
+        calls.pop()
+    lines += [line for call in calls for line in call]
+    hidden = len(outer) - len(calls)
+    return [*lines, f"    … called from {hidden} more"] if hidden and most >= 0 else lines
 
 
-def _call(frame: Frame) -> str:
+def _call(frame: Frame, width: int) -> str:
+    """A call, which is folded before its source, and nowhere else."""
     function = words.clean(frame.function, 40)
     if frame.native:
         return f"{function} ({words.clean_path(frame.file.rpartition('/')[2], 40)})"
     spot = words.spot(frame)
     if is_library(frame.file):
         spot = _ROOT.sub("", spot) if _ROOT.search(spot) else spot.rpartition("/")[2]
-    call = f"{words.clean_path(spot, 56)} {function}"
-    return f"{call}: {words.clean(frame.source, 80)}" if frame.source else call
+    path = words.clean_path(spot, 56).replace(" ", _GLUE)
+    function = function.replace(" ", _GLUE)
+    call = f"{path}{_GLUE if len(path) + len(function) < width - _INDENT else ' '}{function}"
+    source = words.clean(frame.source, min(80, width - _INDENT)).replace(" ", _GLUE)
+    return f"{call}: {source}" if frame.source else call
 
 
 def _folded(label: str, workers: Sequence[Worker], most: int) -> list[str]:
@@ -203,7 +250,7 @@ def _briefly(worker: Worker) -> str:
     if block is None:
         return f"{words.idle(worker)}{': ' * bool(state)}{state}"
     spent = words.seconds(about.running(worker, block))
-    return f"in {words.quoted(block.scope)} for {spent}{': ' * bool(state)}{state}"
+    return f"in {_name(block.scope)} for {spent}{': ' * bool(state)}{state}"
 
 
 def _departed(label: str, some: Sequence[Departed]) -> list[str]:
@@ -218,7 +265,7 @@ def how_gone(worker: Departed) -> str:
     """How a worker ended, and when: ``ended in 'load' with exit code 1, 12 s before the first expiry``."""
     when = f"{words.seconds(abs(worker.at))} {'before' if worker.at <= 0 else 'after'} the first expiry"
     block = about.block_of(worker)
-    inside = f" in {words.quoted(block.scope)}" if block else ""
+    inside = f" in {_name(block.scope)}" if block else ""
     if worker.by_unhang:
         exit_ = words.clean(worker.exit.removesuffix(", by unhang"), 60)
         return f"was ended by unhang{inside}{f' ({exit_})' * bool(exit_)}, {when}"
@@ -241,7 +288,7 @@ def _outcomes(workers: Sequence[Worker], culprits: Sequence[Worker]) -> list[str
         line += f": {', '.join(steps)}"
     if let_be := [worker for worker in culprits if not (worker.outcome or worker.exit or worker.expired)]:
         line += f"; {words.who(let_be)} left alone: no timer of {'it' if len(let_be) == 1 else 'them'} has expired"
-    return _wrapped(f"{_LABEL('outcome:')}{line}", len(_LABEL("")))
+    return [f"{_LABEL('outcome:')}{line}"]
 
 
 def _progressing(count: int) -> list[str]:
