@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -17,10 +16,10 @@ from typing import Any
 
 from unhang._core.escalation import Policy
 from unhang._core.page import NEVER
-from unhang._platform.address import private_directory
 from unhang._platform.children import shows_our_processes
 from unhang._platform.listener import Listener
 from unhang._platform.loop_thread import LoopThread
+from unhang._platform.socket_directory import new_address
 from unhang._platform.waiter import Waiter
 from unhang._watchdog.announce import announce
 from unhang._watchdog.command_report import CommandReport, Overrun
@@ -54,7 +53,8 @@ class SharedTimerServer(LoopThread):
 
     Args:
         address: the path of the socket that it listens at. Its directory must not be writable for others. Default:
-            a new one in ``$XDG_RUNTIME_DIR/unhang``, or in a directory of this user's alone under the temporary one.
+            a new one in ``$XDG_RUNTIME_DIR/unhang``, or in a directory of this user's alone under the temporary one;
+            where neither can be used, in a fresh directory, which `start` makes and `stop` removes.
         max_interval: seconds for which one turn of the loop waits at most; a worker is killed at its deadline
             whatever this is.
         daemon: whether the thread lets the process end without it.
@@ -133,7 +133,7 @@ class SharedTimerServer(LoopThread):
                 "/proc is missing, or shows the processes of another pid namespace; mount it here, as `unshare "
                 "--mount-proc` and every container do",
             )
-        self.address = address or _new_address()
+        self.address = address or new_address("watchdog")
         self._users = others
         self._observe = observe
         self._policy = Policy(signal_number(signal) or None, _time(grace, "grace"), tree, _time(evidence, "evidence"))
@@ -282,7 +282,3 @@ def _time(seconds: float, name: str) -> float:
     if not 0 <= seconds < _LONGEST:
         raise ValueError(f"{name} is a number of seconds from 0 on, not {seconds!r}")
     return float(seconds)
-
-
-def _new_address() -> str:
-    return f"{private_directory()}/watchdog-{os.getpid()}-{secrets.token_hex(4)}.sock"

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import stat
 import subprocess
 import sys
 import textwrap
@@ -13,7 +12,7 @@ import pytest
 
 import unhang
 from support import until
-from unhang._platform.address import check_address, private_directory
+from unhang._platform.address import check_address
 from unhang._worker import choose
 from unhang.errors import AddressError, NoTimerClientError, NotSupportedError
 
@@ -267,45 +266,6 @@ def test_a_process_that_would_be_the_watchdogs_parent_is_told_at_once():
     """)
     assert "NotSupportedError" in done.stderr
     assert "is an ancestor of the watchdog" in done.stderr
-
-
-def test_a_private_directory_is_private(monkeypatch, tmp_path):
-    """Made with mode 700, in XDG_RUNTIME_DIR if that is ours, else under the temporary directory."""
-    tmp_path.chmod(0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert private_directory() == str(tmp_path / "unhang")
-    assert stat.S_IMODE((tmp_path / "unhang").stat().st_mode) == 0o700
-    tmp_path.chmod(0o777)
-    assert private_directory() != str(tmp_path / "unhang")
-
-
-@pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [
-        (lambda path: path.mkdir(mode=0o755), "others may enter it"),
-        (lambda path: path.symlink_to("/tmp"), "not a directory"),
-        (lambda path: path.write_text("x"), "not a directory"),
-    ],
-)
-def test_a_directory_that_others_could_have_made_is_refused(monkeypatch, tmp_path, spoil, reason):
-    """A link, a file, open permissions: a clear error, and nothing is put there."""
-    tmp_path.chmod(0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    spoil(tmp_path / "unhang")
-    if (tmp_path / "unhang").is_dir() and not (tmp_path / "unhang").is_symlink():
-        (tmp_path / "unhang").chmod(0o755)
-    with pytest.raises(AddressError, match=reason):
-        private_directory()
-
-
-def test_a_directory_of_another_user_is_refused(monkeypatch, tmp_path, other_user):
-    """Whoever made it could replace what is in it."""
-    tmp_path.chmod(0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    (tmp_path / "unhang").mkdir(mode=0o700)
-    os.chown(tmp_path / "unhang", other_user, other_user)
-    with pytest.raises(AddressError, match=f"another user \\(uid {other_user}"):
-        private_directory()
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,14 @@ from unhang._core.page import PageError
 from unhang._platform.address import check_address
 from unhang._platform.fork import close_in_child
 from unhang._platform.memfd import close_received
+from unhang._platform.socket_directory import make_fresh_directory, remove_fresh_directory
 from unhang.errors import AddressError
 
 _BYTES_OF_DESCRIPTORS = MOST_DESCRIPTORS * array.array("i").itemsize
 
 
 class Listener:
-    """A socket that listens at a path; the path is removed with it.
+    """A socket that listens at a path; the path is removed with it, and so is a fresh directory.
 
     Args:
         address: the path; a socket that nobody listens at any more is replaced.
@@ -33,6 +34,7 @@ class Listener:
     """
 
     def __init__(self, address: str, mode: int = 0o600, fd: int | None = None) -> None:
+        make_fresh_directory(address)
         self.address = check_address(address)
         self._socket = self._bound(mode) if fd is None else socket.socket(fileno=fd)
         self._socket.setblocking(False)
@@ -97,6 +99,7 @@ class Listener:
             status = os.stat(self.address)
             if (status.st_dev, status.st_ino) == self._inode:
                 os.unlink(self.address)
+        remove_fresh_directory(self.address)
 
 
 def _remove_stale(address: str) -> None:

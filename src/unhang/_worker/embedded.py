@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import subprocess
 import sys
 
-from unhang._platform.address import private_directory
 from unhang._platform.descriptor import Descriptor
 from unhang._platform.own_process import command
+from unhang._platform.socket_directory import make_fresh_directory, new_address, remove_fresh_directory
 from unhang._platform.uncaptured import open_stderr
 from unhang._worker.client import ADDRESS, SharedTimerClient
-from unhang.errors import NotSupportedError, WatchdogLostError
+from unhang.errors import AddressError, NotSupportedError, WatchdogLostError
 
 _DETACH = "import os\nif os.fork(): os._exit(0)\n"
 _CODE = "from unhang.cli.embedded import main\nmain({address!r}, {listener}, {owner}, {pid})\n"
@@ -45,7 +44,10 @@ def start(*, observe: bool, on_lost: str) -> SharedTimerClient:
         NotSupportedError: this process cannot have one.
     """
     _check()
-    address = f"{private_directory()}/of-{os.getpid()}-{secrets.token_hex(4)}.sock"
+    try:
+        address = new_address("of")
+    except AddressError as error:
+        raise NotSupportedError(_WHAT, str(error)) from error
     _launch(address)
     client = SharedTimerClient(address, on_lost=on_lost, observe=observe, _revive=_revive)
     try:
@@ -69,14 +71,16 @@ def _launch(address: str) -> None:
     except OSError as error:
         raise NotSupportedError(_WHAT, f"it cannot be started: {error}") from error
     try:
+        make_fresh_directory(address)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
             listener.bind(address)
+            os.chmod(address, 0o600)  # noqa: PTH101 - pathlib is not loaded otherwise
             listener.listen(socket.SOMAXCONN)
             _spawn(address, listener.fileno(), ours)
     except BaseException as error:
         os.close(theirs)
         _remove(address)
-        if isinstance(error, (OSError, subprocess.SubprocessError)):
+        if isinstance(error, (OSError, AddressError, subprocess.SubprocessError)):
             raise NotSupportedError(_WHAT, f"it cannot be started: {error}") from error
         raise
     finally:
@@ -143,6 +147,7 @@ def _spawn(address: str, listener: int, lifeline: int) -> None:
 def _remove(address: str) -> None:
     with contextlib.suppress(OSError):
         os.unlink(address)  # noqa: PTH108 - pathlib is not loaded otherwise
+    remove_fresh_directory(address)
 
 
 def release() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +12,7 @@ import click
 from unhang._worker.endings import signal_number
 from unhang._worker.flags import says_no
 from unhang.cli.quantities import Count, Seconds
+from unhang.errors import AddressError
 
 if TYPE_CHECKING:
     from unhang.observe.observer import Observing
@@ -232,13 +234,27 @@ def _report_directory(chosen: str | None) -> str | None:
     if chosen == _NOWHERE:
         return None
     if not chosen:
-        return os.path.abspath(store.default_directory())  # noqa: PTH100 - links stay
+        return _default_report_directory()
     try:
         store.check(chosen)
     except store.ReportDirectoryError as error:
         message = f"{error}; name another directory, or none"
         raise click.BadParameter(message, param_hint="'--report-dir' (env var: 'UNHANG_REPORT_DIR')") from error
     return os.path.abspath(chosen)  # noqa: PTH100 - links stay
+
+
+def _default_report_directory() -> str | None:
+    from unhang.report.store import default_directory
+
+    try:
+        return os.path.abspath(default_directory())  # noqa: PTH100 - links stay
+    except AddressError as error:
+        logging.getLogger("unhang").warning(
+            "no reports are kept: this user has no home, and %s; name a directory with --report-dir or %s",
+            error,
+            "UNHANG_REPORT_DIR",
+        )
+        return None
 
 
 def from_environment() -> dict[str, Any]:

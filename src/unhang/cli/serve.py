@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import pwd
 import signal
@@ -11,10 +12,12 @@ from typing import Any
 
 import click
 
-from unhang._platform.address import private_directory
+from unhang._platform.directories import make_directory
 from unhang._platform.limits import raise_file_limit
 from unhang._platform.logs import log_to_stderr
+from unhang._platform.socket_directory import fresh_directory, well_known_directory
 from unhang.cli import options
+from unhang.errors import AddressError
 from unhang.observe import notify
 from unhang.observe.observer import Observing, start_observer
 from unhang.shared_timer import SharedTimerServer
@@ -64,14 +67,14 @@ def serve(address: str | None, observe: bool, users: tuple[str, ...], **ending: 
     if address:
         # Whatever is wrong with it is told when the socket is made.
         with contextlib.suppress(OSError):
-            Path(address).parent.mkdir(0o711 if users else 0o700)
+            make_directory(str(Path(address).parent), 0o711 if users else 0o700)
     observing = options.observing(ending)
     arguments = options.server_arguments(ending)
     notifier = notify.from_environment(os.environ)
     if notifier is not None:
         arguments = notifier.server_arguments(arguments)
     server = SharedTimerServer(
-        address or f"{private_directory()}/serve.sock",
+        address or _default_address(),
         observe=observe,
         users=[_uid(user) for user in users],
         _awaits_viewer=observing.is_needed,
@@ -82,6 +85,21 @@ def serve(address: str | None, observe: bool, users: tuple[str, ...], **ending: 
         _serve(server, observing, notifier)
     finally:
         server.stop()
+
+
+def _default_address() -> str:
+    """The same one each time, if any well-known directory can be used."""
+    name = "serve.sock"
+    try:
+        return f"{well_known_directory(name)}/{name}"
+    except AddressError as error:
+        address = f"{fresh_directory(name, error)}/{name}"
+        logging.getLogger("unhang.serve").warning(
+            "%s; listening at %s, which is another address each time: name one that stays with --address",
+            error,
+            address,
+        )
+        return address
 
 
 def _serve(server: SharedTimerServer, observing: Observing, notifier: notify.Notifier | None) -> None:

@@ -6,13 +6,14 @@ import functools
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from unhang._platform import look
-from unhang._platform.address import private_directory
 from unhang._platform.credentials import peer_credentials
 from unhang._platform.patience import within
-from unhang.errors import AddressError, ViewError
+from unhang._platform.socket_directory import directories_to_search
+from unhang.errors import ViewError
 from unhang.report.words import clean
 
 ADDRESS = "UNHANG_ADDRESS"
@@ -26,8 +27,9 @@ _PATIENCE = 0.5
 def find_watchdog(address: str | None = None) -> str:
     """The address of the watchdog to look at.
 
-    It is the one that is given; else the one in ``UNHANG_ADDRESS``; else the only one that listens in this user's
-    private directory, where ``unhang run``, ``unhang serve`` and `unhang.configure` put theirs by default.
+    It is the one that is given; else the one in ``UNHANG_ADDRESS``; else the only one that listens where
+    ``unhang run``, ``unhang serve`` and `unhang.configure` put theirs by default: in a well-known directory, else in a
+    fresh one.
 
     Raises:
         ViewError: there is none, or there are several; the message lists them, and whose each is.
@@ -35,19 +37,26 @@ def find_watchdog(address: str | None = None) -> str:
     address = address or os.environ.get(ADDRESS)
     if address:
         return address
-    try:
-        directory = Path(private_directory())
-    except AddressError as error:
-        raise ViewError("", str(error)) from error
-    owners = {str(path): owner for path in sorted(directory.glob("*.sock")) if (owner := _owner(path)) is not None}
+    groups = directories_to_search()
+    owners: dict[str, int] = {}
+    for directories in groups:
+        owners = owners or {path: owner for directory in directories for path, owner in _owners(directory)}
     found = list(owners)
     if len(found) == 1:
         return found[0]
     if not found:
-        raise ViewError("", f"no watchdog listens in {directory}; name the socket of one with --address or {ADDRESS}")
+        where = " or ".join(groups[0]) or "any directory of this user's"
+        raise ViewError("", f"no watchdog listens in {where}; name the socket of one with --address or {ADDRESS}")
     listed = "".join(f"\n  {path}{_in_words(owners[path])}" for path in found[:_MOST_NAMED])
     more = f"\n  and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
     raise ViewError("", f"{len(found)} watchdogs are there; name one with --address or {ADDRESS}:{listed}{more}")
+
+
+def _owners(directory: str) -> Iterator[tuple[str, int]]:
+    """The sockets in a directory that something listens at, and who made each."""
+    for path in sorted(Path(directory).glob("*.sock")):
+        if (owner := _owner(path)) is not None:
+            yield str(path), owner
 
 
 def _owner(path: Path) -> int | None:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from unhang._platform.address import private_directory
+from unhang._platform.directories import make_directories
+from unhang._platform.socket_directory import well_known_directory
 from unhang._platform.whole_file import remove_stale, write_whole
 from unhang.errors import UnhangError
 from unhang.report import words
@@ -51,7 +52,7 @@ def default_directory() -> str:
     For a user without a home, a directory beside the sockets.
 
     Raises:
-        AddressError: there is no home, and no place for the sockets either.
+        AddressError: there is no home, and no well-known directory for the sockets either.
     """
     state = Path(os.environ.get("XDG_STATE_HOME", ""))
     if state.is_absolute():
@@ -59,7 +60,7 @@ def default_directory() -> str:
     with contextlib.suppress(RuntimeError):
         if (home := Path.home()).is_absolute():
             return str(home / ".local" / "state" / "unhang" / "reports")
-    return f"{private_directory()}/reports"
+    return f"{well_known_directory()}/reports"
 
 
 def latest(directory: str) -> str | None:
@@ -149,7 +150,7 @@ class ReportStore:
         self.directory = str(Path(directory).absolute())
         self._most = most
         self._most_bytes = most_bytes
-        _make(self.directory)
+        make_directories(self.directory)
         with _opened(self.directory):
             pass
 
@@ -213,18 +214,6 @@ def id_of(path: str) -> str:
     """The id in the name of a report's file; empty if it is not named so."""
     found = _OURS.fullmatch(Path(path).name)
     return found["id"] if found else ""
-
-
-def _make(directory: str) -> None:
-    """Make a directory and those above it, each for this user alone."""
-    missing = []
-    path = Path(directory)
-    while not os.path.lexists(path):
-        missing.append(path)
-        path = path.parent
-    for each in reversed(missing):
-        with contextlib.suppress(FileExistsError):
-            each.mkdir(mode=0o700)
 
 
 @contextlib.contextmanager
