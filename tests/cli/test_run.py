@@ -52,6 +52,23 @@ def test_the_status_is_that_of_the_command(command, status):
     assert run("--", *command).returncode == status
 
 
+@pytest.mark.parametrize(("name", "status"), [("no-such-command", 127), ("may-not-be-run", 126)])
+def test_a_directory_of_path_that_may_not_be_entered_is_passed_over(tmp_path, monkeypatch, name, status):
+    """What is nowhere was not found; what is there, and may not be run, cannot be run."""
+    closed, opened = tmp_path / "closed", tmp_path / "opened"
+    for directory in (closed, opened):
+        directory.mkdir()
+    (opened / "may-not-be-run").write_text("#!/bin/sh\n")
+    closed.chmod(0)
+    monkeypatch.setenv("PATH", f"{closed}:{opened}:{os.environ['PATH']}")
+    # Root enters any directory, unless it has lost these rights.
+    setpriv = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    command = [*setpriv, *UNHANG, "run", "--", name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    closed.chmod(0o700)
+    assert done.returncode == status, done.stderr
+
+
 def test_a_command_that_hangs_is_killed():
     """Status 124, and a report of twenty lines at most that says who was stuck where, and where its file is."""
     done = run("--", *python(HANG))
@@ -546,7 +563,7 @@ def test_job_control_works(terminal):
     shell = terminal("bash", "--norc", "--noprofile", "-i")
     shell.type(b"PS1='pro''mpt: '\n")
     shell.shows("prompt: ")
-    shell.type((" ".join([*UNHANG, "run", "--", "sh -c 'echo start''ed; exec cat'"]) + "\n").encode())
+    shell.type(f"{shlex.join([*UNHANG, 'run'])} -- sh -c 'echo start''ed; exec cat'\n".encode())
     shell.shows("started")
     shell.type(b"one\n")
     shell.shows("one\r\none\r\n")

@@ -55,6 +55,9 @@ def spawn(
             command[0], command, environment, setsigmask=mask, setsigdef=_IGNORED_BY_PYTHON, file_actions=actions
         )
     except OSError as error:
+        # The search goes on after a directory of PATH that may not be entered, but its error stays.
+        if error.errno == errno.EACCES and not _is_somewhere(command[0]):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command[0]) from None
         path = shutil.which(command[0])
         if error.errno != errno.ENOEXEC or path is None:
             raise
@@ -63,6 +66,13 @@ def spawn(
         return os.posix_spawn(
             shell[0], shell, environment, setsigmask=mask, setsigdef=_IGNORED_BY_PYTHON, file_actions=actions
         )
+
+
+def _is_somewhere(name: str) -> bool:
+    """Whether there is a file of this name, or anything else, where a command is looked up."""
+    if os.path.dirname(name):
+        return True
+    return any(os.path.lexists(os.path.join(directory, name)) for directory in os.get_exec_path())
 
 
 def reap(*surely: int) -> dict[int, int]:
