@@ -5,6 +5,7 @@ import gc
 import multiprocessing
 import os
 import queue
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from hypothesis import settings
 from hypothesis.internal.conjecture import engine
 
+import capabilities
 import reaper
 import support
 import unhang
@@ -155,11 +157,20 @@ def no_client(no_process_left, monkeypatch, tmp_path_factory):
 
 
 @pytest.fixture
+def many_descriptors():
+    """This process may have as many descriptors as the system lets it: an ordinary user begins with 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= hard < 4096:
+        capabilities.lacks("descriptors", f"more than {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture
 def other_user():
     """The uid of somebody else, for tests that can become them."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to start a process of another user")
-    return 65534
+    return capabilities.other_user()
 
 
 @pytest.fixture

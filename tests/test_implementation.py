@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import capabilities
 import unhang
 
 SAYS = """
@@ -38,10 +39,7 @@ def said(before="", **environment):
 @pytest.fixture(scope="module")
 def compiled():
     """There is the extension: a failure if it could have been built, a skip where there is none."""
-    if sys.platform != "linux" or sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
-        pytest.skip("there is no extension for this interpreter")
-    if not list(Path(unhang.__file__).parent.glob("_worker/_block" + sysconfig.get_config_var("EXT_SUFFIX"))):
-        pytest.fail("the extension is not built: `make test` does it")
+    capabilities.extension()
 
 
 @pytest.mark.parametrize("no", [None, "", "0", "no", "False"])

@@ -1,6 +1,9 @@
 """What all tests have to keep to, read from their sources."""
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +59,51 @@ def test_processes_end_with_the_test_that_starts_them():
 def test_a_bare_process_is_found(source):
     """Each way to start a process without an end is an offence."""
     assert len(offences(source)) == 1
+
+
+# A skip that nothing judges: `capabilities.lacks` fails where the machine must have what is missing.
+SKIPS = {"pytest.skip", "pytest.importorskip", "pytest.mark.skip", "pytest.mark.skipif"}
+
+
+def skips(source):
+    """The attributes in a source that skip a test, as (line, name)."""
+    nodes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute))
+    return [(node.lineno, ast.unparse(node)) for node in nodes if ast.unparse(node) in SKIPS]
+
+
+def test_every_skip_says_which_capability_is_missing():
+    """So that a run can say which ones it may lack, and all other tests run or fail."""
+    found = [
+        f"{path.relative_to(TESTS)}:{line}: {name}"
+        for path in TESTS.rglob("*.py")
+        for line, name in skips(path.read_text())
+        if path.name != "capabilities.py"
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("source", ["pytest.skip('why')", "@pytest.mark.skipif(True, reason='why')\ndef test(): pass"])
+def test_a_skip_that_nothing_judges_is_found(source):
+    """As a call and as a mark."""
+    assert len(skips(source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("may_lack", "outcome"),
+    [(None, "1 skipped"), ("", "1 failed"), ("mount,time-machine", "1 skipped"), ("mount", "1 failed")],
+)
+def test_what_must_be_there_fails_where_it_is_not(tmp_path, may_lack, outcome):
+    """UNHANG_TESTS_MAY_LACK names what may be missing; if it is not set, anything may be."""
+    (tmp_path / "test_it.py").write_text("import capabilities\ndef test(): capabilities.lacks('time-machine', 'why')\n")
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    if may_lack is not None:
+        environment["UNHANG_TESTS_MAY_LACK"] = may_lack
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert outcome in done.stdout.splitlines()[-1]

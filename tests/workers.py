@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import importlib
 import os
 import signal
 import socket
@@ -276,14 +277,14 @@ def hang_sealed(client, after, say):
 
 
 def as_user(user, function, *args):
-    """Do something as another user, who may not be able to read the modules."""
+    """Do something as another user, who need not be able to read the modules, and so imports none later."""
+    import pkgutil
     import sysconfig
     import traceback  # noqa: F401 - see above
 
-    import unhang._watchdog.bystander
-    import unhang.report.store
-    import unhang.shared_timer  # noqa: F401 - see above
-
+    for module in pkgutil.walk_packages(unhang.__path__, "unhang."):
+        if module.name != "unhang.__main__":
+            importlib.import_module(module.name)
     sysconfig.get_paths()
     os.setgroups([])
     os.setgid(user)

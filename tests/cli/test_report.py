@@ -81,8 +81,8 @@ def test_hostile_reports_are_harmless_in_a_terminal(directory):
 
 
 def test_output_that_knows_ascii_only(path):
-    """A locale without Unicode stops nobody."""
-    done = run(path, PYTHONIOENCODING="ascii", LC_ALL="C")
+    """It shows what it can, and nothing fails."""
+    done = run(path, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
 
 

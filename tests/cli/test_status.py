@@ -197,8 +197,8 @@ def test_a_reader_that_goes(popen, address):
 
 
 def test_output_that_knows_ascii_only(address):
-    """A locale without Unicode stops nobody."""
-    done = run("--address", address, PYTHONIOENCODING="ascii", LC_ALL="C")
+    """It shows what it can, and nothing fails."""
+    done = run("--address", address, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
 
 

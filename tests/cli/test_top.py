@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import struct
 import subprocess
@@ -236,7 +237,7 @@ def test_job_control(terminal, shared_server, crowd):
     """Ctrl-Z gives the shell back with its terminal; fg draws all again."""
     shell = terminal("bash", "--norc", "--noprofile", "-i", UNHANG_ADDRESS=shared_server.address, PS1="prompt: ")
     shell.shows("prompt:")
-    shell.type(" ".join(TOP).encode() + b"\n")
+    shell.type(shlex.join(TOP).encode() + b"\n")
     shell.shows("q quit", "alpha")
     shell.type(b"\x1a")
     shell.until(lambda _: b"Stopped" in shell.seen.rpartition(LEAVES)[2])

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+import capabilities
 from unhang.cli.check import check
 from unhang.cli.run import run
 from unhang.cli.serve import serve
@@ -50,7 +52,7 @@ def test_units_are_sound(unit, tmp_path):
     """As systemd itself sees it, but for programs that are not installed here."""
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
-        pytest.skip("there is no systemd-analyze")
+        capabilities.lacks("systemd-analyze", "to check units")
     copy = tmp_path / unit.name
     copy.write_text(unit.read_text().replace("/opt/unhang/bin/unhang", "/bin/true"))
     done = subprocess.run([analyze, "verify", str(copy)], capture_output=True, text=True, timeout=60, check=False)
@@ -64,7 +66,6 @@ def test_units_call_what_there_is():
 
 
 def pods(manifest):
-    yaml = pytest.importorskip("yaml")
     document = yaml.safe_load(manifest.read_text())
     return document["spec"]["template"]["spec"]
 

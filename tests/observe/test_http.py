@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import capabilities
 from observe import looks
 from observe.looks import armed, picture, row
 from support import LONG, until
@@ -301,12 +302,10 @@ def test_one_who_does_not_read(serve, connect, clock, monkeypatch):
 
 def test_ipv6(serve, site):
     """In brackets, as in URLs."""
-    if not socket.has_ipv6:
-        pytest.skip("no IPv6 here")
     try:
         server = serve(site, "[::1]:0")
-    except EndpointError:
-        pytest.skip("no IPv6 here")
+    except EndpointError as error:
+        capabilities.lacks("ipv6", str(error))
     assert server.is_local
     assert endpoint.url_of(server.socket) == f"http://[::1]:{server.server_port}"
     connection = http.client.HTTPConnection("::1", server.server_port, timeout=LONG)

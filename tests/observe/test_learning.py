@@ -241,14 +241,13 @@ def test_a_file_that_others_may_write_to_is_not_used(path, caplog):
         saved(path, {"step": blocks(1)})
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_a_file_of_another_user_is_not_used(path, caplog):
+def test_a_file_of_another_user_is_not_used(path, caplog, other_user):
     """Nor is a directory that belongs to somebody else."""
     saved(path, {"step": blocks(1)})
-    os.chown(path, 12345, 12345)
+    os.chown(path, other_user, other_user)
     (warning,) = warnings_of(caplog, path)
-    assert warning.endswith("it belongs to another user (uid 12345)")
-    os.chown(os.path.dirname(path), 12345, 12345)
+    assert warning.endswith(f"it belongs to another user (uid {other_user})")
+    os.chown(os.path.dirname(path), other_user, other_user)
     with pytest.raises(LearnedFileError, match="its directory belongs to another user"):
         saved(path, {"step": blocks(1)})
 

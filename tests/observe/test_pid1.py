@@ -1,6 +1,5 @@
 """``unhang run`` as process 1 of a pid namespace, as in a container."""
 
-import functools
 import os
 import re
 import signal
@@ -10,34 +9,17 @@ import threading
 
 import pytest
 
+import capabilities
 from support import HANDLE_SIGNALS, LONG, until
 
 UNHANG = [sys.executable, "-m", "unhang"]
 HANG = "import time, unhang\nwith unhang.expires(0.3, 'stuck'): time.sleep(600)"
 
 
-@functools.cache
-def namespaces():
-    """The command that starts another one as process 1; a reason why there is none instead."""
-    tried = []
-    for command in (["unshare"], ["unshare", "--user", "--map-root-user"]):
-        command = [*command, "--pid", "--fork", "--mount-proc", "--kill-child"]  # noqa: PLW2901
-        try:
-            done = subprocess.run([*command, "true"], capture_output=True, text=True, timeout=60, check=False)
-        except FileNotFoundError:
-            return "there is no unshare"
-        if done.returncode == 0:
-            return command
-        tried.append(done.stderr.strip())
-    return f"unshare is refused: {'; '.join(tried)}"
-
-
 @pytest.fixture
 def container(popen):
     """Start a command as process 1; everything in its namespace is killed at the end."""
-    command = namespaces()
-    if isinstance(command, str):
-        pytest.skip(command)
+    command = capabilities.unshare(*capabilities.CONTAINER)
 
     def start(*arguments, **options):
         return popen(
@@ -184,9 +166,7 @@ def test_serve_as_process_1_ends_when_it_is_asked(container, tmp_path):
 
 def test_without_a_proc_of_its_own_it_refuses(container):
     """There /proc names other processes by the same numbers: nobody may be judged by what it says of them."""
-    command = [each for each in namespaces() if each != "--mount-proc"] if isinstance(namespaces(), list) else []
-    if not command:
-        pytest.skip(namespaces())
+    command = [each for each in capabilities.unshare(*capabilities.CONTAINER) if each != "--mount-proc"]
     done = subprocess.run(
         [*command, *UNHANG, "run", "--", "echo", "started"], capture_output=True, text=True, timeout=60, check=False
     )

@@ -285,7 +285,7 @@ def test_what_a_worker_learned_before_is_not_told_again(serve_shared, start):
     view.close()
 
 
-def test_many_clients_that_leave_at_once_are_counted_once(shared_server, start):
+def test_many_clients_that_leave_at_once_are_counted_once(many_descriptors, shared_server, start):
     """Word of it comes in several answers, in which events and workers are not in step."""
     view = View(shared_server.address)
     crowd = start(learn_with_many_clients, shared_server.address, 150)

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import capabilities
 import workers
 from unhang._platform import exits
 from unhang._platform.exits import exit_of
@@ -66,7 +67,7 @@ def memory_group():
     except OSError as error:
         if os.path.isdir(path):
             os.rmdir(path)
-        pytest.skip(f"needs a memory control group of its own: {error}")
+        capabilities.lacks("memory-group", f"a control group of its own: {error}")
     yield path
     os.rmdir(path)
 

@@ -8,10 +8,10 @@ import sys
 import threading
 import time
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import capabilities
 import workers
 from support import until
 from unhang._platform import look as look_module
@@ -118,7 +118,7 @@ def test_connections_are_those_of_the_descriptors():
 def test_addresses_of_both_families_are_readable():
     """The kernel's hexadecimal is turned into an address and a port."""
     if sys.byteorder != "little":
-        pytest.skip("the examples are those of little-endian machines")
+        capabilities.is_not_for_this("the examples are those of little-endian machines")
     assert surroundings._address("0100007F:1F90") == "127.0.0.1:8080"
     assert surroundings._address("00000000000000000000000001000000:0016") == "[::1]:22"
 

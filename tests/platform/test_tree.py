@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+import capabilities
 import reaper
 import tree_workers
 from support import LONG, descriptors, until
@@ -15,7 +16,8 @@ from unhang._platform import table
 from unhang._platform.process import ProcessHandle, facts, me
 from unhang._platform.tree import Tree
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs pidfds, to see that nobody is missed")
+if not hasattr(os, "pidfd_open"):
+    capabilities.is_not_for_this("needs pidfds, to see that nobody is missed", allow_module_level=True)
 
 
 def may(seen):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import capabilities
 from report import samples
 from unhang.report import store
 from unhang.report.model import Evidence, Worker, decode
@@ -202,7 +203,7 @@ def test_a_full_disk(tmp_path):
         timeout=60,
     )
     if mounted.returncode != 0:
-        pytest.skip("no file system can be mounted here")
+        capabilities.lacks("mount", mounted.stderr.decode(errors="replace"))
     try:
         kept = ReportStore(str(tmp_path))
         path = kept.write(named("fits"))

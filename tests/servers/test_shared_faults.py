@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import tempfile
 import time
 
 import pytest
@@ -234,18 +235,12 @@ def test_a_worker_can_kill_itself_alone(start, shared_server, shared_client, eve
     assert all(pid != other.pid for _, pid, _ in iter(lambda: events.get() if not events.empty() else None, None))
 
 
-def let_others_in(path):
-    """Let other users pass through pytest's directories, as far as they do not already."""
-    for directory in (path, *path.parents):
-        mode = directory.stat().st_mode
-        if not mode & 0o001:
-            directory.chmod(mode | 0o055)
-
-
-def as_user(uid, function, say):
-    """Do something as somebody else."""
-    os.setresuid(uid, uid, uid)
-    function(say)
+@pytest.fixture
+def open_directory():
+    """A directory that all users may enter, with all above it: pytest's own are for their user alone."""
+    with tempfile.TemporaryDirectory(prefix="unhang-test-", dir="/tmp") as path:
+        os.chmod(path, 0o755)
+        yield path
 
 
 def say_what_is_said(address, say):
@@ -265,20 +260,26 @@ class Greeting:
         say_what_is_said(self.address, say)
 
 
-def test_another_user_is_refused(start, shared_server, tmp_path, other_user):
+def test_another_user_is_refused(start, open_directory, other_user):
     """The directory keeps them out, and if it does not, the watchdog does."""
-    assert start(as_user, other_user, Greeting(shared_server.address)).heard() == "Permission denied"
-    let_others_in(tmp_path)
-    os.chmod(shared_server.address, 0o666)
-    assert f"user {other_user} is not served" in start(as_user, other_user, Greeting(shared_server.address)).heard()
-
-
-def test_root_may_serve_others(start, tmp_path, other_user):
-    """When told to, it watches and kills another user's worker."""
-    let_others_in(tmp_path)
-    server = unhang.SharedTimerServer(str(tmp_path / "all.sock"), users=[other_user], signal="none")
+    server = unhang.SharedTimerServer(f"{open_directory}/watchdog.sock")
     server.start()
-    worker = start(as_user, other_user, Hang(server.address))
+    greeting = Greeting(server.address)
+    os.chmod(server.address, 0o666)
+    os.chmod(open_directory, 0o700)
+    kept_out = start(workers.as_user, other_user, greeting).heard()
+    os.chmod(open_directory, 0o755)
+    refused = start(workers.as_user, other_user, greeting).heard()
+    server.stop()
+    assert kept_out == "Permission denied"
+    assert f"user {other_user} is not served" in refused
+
+
+def test_root_may_serve_others(start, open_directory, other_user):
+    """When told to, it watches and kills another user's worker."""
+    server = unhang.SharedTimerServer(f"{open_directory}/all.sock", users=[other_user], signal="none")
+    server.start()
+    worker = start(workers.as_user, other_user, Hang(server.address))
     assert worker.ended() == -signal.SIGKILL
     server.stop()
 

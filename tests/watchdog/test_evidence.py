@@ -3,10 +3,12 @@
 import ctypes
 import os
 import queue
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -267,7 +269,15 @@ stuck()
 """
 
 
-def test_without_ptrace_the_worker_s_own_handler_tells(popen, start, monkeypatch):
+@pytest.fixture
+def program(tmp_path):
+    """`CODE` as a file: where not even the state of a system call may be read, its lines say what it waits for."""
+    path = tmp_path / "program.py"
+    path.write_text(CODE)
+    return str(path)
+
+
+def test_without_ptrace_the_worker_s_own_handler_tells(popen, program, monkeypatch):
     """Where py-spy is refused, the stacks come from faulthandler, and the class follows from them."""
 
     def refused(*_, **__):
@@ -276,7 +286,7 @@ def test_without_ptrace_the_worker_s_own_handler_tells(popen, start, monkeypatch
     monkeypatch.setattr(pyspy, "dump", refused)
     memory = os.memfd_create("stacks")
     os.ftruncate(memory, 1 << 16)
-    with popen([sys.executable, "-c", CODE, str(memory), "0"], stdout=subprocess.PIPE, pass_fds=[memory]) as worker:
+    with popen([sys.executable, program, str(memory), "0"], stdout=subprocess.PIPE, pass_fds=[memory]) as worker:
         worker.stdout.readline()
         subject = subject_of(worker, stack_signal=signal.SIGRTMIN + 11, stack_file=memory)
         until(lambda: found(subject).hang is HangClass.SLEEP)
@@ -292,11 +302,21 @@ def test_without_ptrace_the_worker_s_own_handler_tells(popen, start, monkeypatch
     subject.handle.close()
 
 
-def test_another_user_s_worker_that_may_not_be_dumped_tells_too(other_user, popen):
+@pytest.fixture
+def py_spy_for_all(monkeypatch):
+    """A py-spy that every user may run, wherever the one of these tests lies."""
+    with tempfile.TemporaryDirectory(prefix="unhang-test-") as directory:
+        os.chmod(directory, 0o755)
+        copy = shutil.copy(pyspy.executable(), directory)
+        monkeypatch.setattr(pyspy, "executable", lambda: copy)
+        yield
+
+
+def test_another_user_s_worker_that_may_not_be_dumped_tells_too(other_user, popen, program, py_spy_for_all):
     """As root, a worker of somebody else is not looked at with more rights than it has, and no file of its is read."""
     memory = os.memfd_create("stacks")
     os.ftruncate(memory, 1 << 16)
-    command = [sys.executable, "-c", CODE, str(memory), str(other_user)]
+    command = [sys.executable, program, str(memory), str(other_user)]
     with popen(command, stdout=subprocess.PIPE, pass_fds=[memory]) as worker:
         worker.stdout.readline()
         handle = ProcessHandle.open(worker.pid)

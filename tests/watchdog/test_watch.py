@@ -228,17 +228,12 @@ def test_protected_processes_are_refused(sight, pid):
 
 def test_another_users_process_is_refused(sight, start, other_user):
     """Root's server does not kill users' processes."""
-    worker = start(become, other_user)
+    worker = start(workers.as_user, other_user, workers.idle)
     worker.heard()
     sight.arm(worker.pid)
     assert sight.watch.dropped.counts == {"refused": 1}
     assert not sight.watch.kill(worker.pid, signal.SIGKILL)
     assert worker.runs()
-
-
-def become(user, say):
-    os.setuid(user)
-    workers.idle(say)
 
 
 def test_a_worker_that_changes_its_user_is_refused_when_it_expires(sight, start, other_user):

@@ -6,8 +6,6 @@ import copy
 import gc
 import importlib
 import pickle
-import sys
-import sysconfig
 import warnings
 import weakref
 from datetime import timedelta
@@ -19,6 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+import capabilities
 from unhang._core.duration_pages import DurationWriter
 from unhang._core.page import PageWriter
 from unhang._worker import plain, slots
@@ -33,12 +32,7 @@ FEW_SITES = 6
 @pytest.fixture(autouse=True, scope="module")
 def compiled():
     """There is the extension: a failure if it could have been built, a skip where there is none."""
-    if sys.platform != "linux" or sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
-        pytest.skip("there is no extension for this interpreter")
-    try:
-        importlib.import_module("unhang._worker._block")
-    except ImportError as error:
-        pytest.fail(f"the extension is not built, `make test` does it: {error}")
+    capabilities.extension()
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,6 @@ import pickle
 import re
 import subprocess
 import sys
-import sysconfig
 import threading
 import time
 import warnings
@@ -20,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import capabilities
 import unhang
 from unhang._core import page
 from unhang._core.page import THREAD, PageWriter
@@ -27,11 +27,10 @@ from unhang._worker import choose, implementation, slots
 from unhang._worker.client import SharedTimerClient
 from unhang._worker.endings import parse
 
-if sys.platform != "linux" or sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
-    pytest.skip("there is no extension for this interpreter", allow_module_level=True)
+capabilities.extension(allow_module_level=True)
 if implementation.WHY != implementation.COMPILED:
     if implementation.PURE in implementation.WHY:
-        pytest.skip("plain Python was asked for", allow_module_level=True)
+        capabilities.is_not_for_this("plain Python was asked for", allow_module_level=True)
     pytest.fail(f"the extension is not in use: {implementation.WHY}", pytrace=False)
 
 compiled = implementation.CHOSEN
@@ -466,7 +465,7 @@ def test_what_was_never_filled_is_refused():
 def test_a_subinterpreter_with_a_gil_of_its_own_gets_plain_python():
     """Where Python has those, the extension is refused before it is asked."""
     if sys.version_info < (3, 12):
-        pytest.skip("there are none")
+        capabilities.is_not_for_this("there are none")
     code = IN_A_SUBINTERPRETER.replace('"legacy"', '"isolated"').replace("isolated=False", "isolated=True")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

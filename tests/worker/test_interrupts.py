@@ -8,12 +8,12 @@ import contextlib
 import os
 import subprocess
 import sys
-import sysconfig
 import time
 import warnings
 
 import pytest
 
+import capabilities
 import unhang
 from unhang._core.page import DEADLINE, HEADER_WORDS, NEVER, SLOT_WORDS, PageWriter
 from unhang._worker import plain
@@ -28,13 +28,7 @@ def made_of(request):
     """An implementation of a block."""
     if request.param == "plain":
         return plain
-    if sys.platform != "linux" or sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
-        pytest.skip("there is no extension for this interpreter")
-    try:
-        from unhang._worker import _block
-    except ImportError as error:
-        pytest.fail(f"the extension is not built, `make test` does it: {error}")
-    return _block
+    return capabilities.extension()
 
 
 class World:

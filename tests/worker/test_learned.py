@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import capabilities
 import unhang
 from support import Reentrant
 from unhang._core.duration_pages import DurationReader, DurationWriter
@@ -77,7 +78,7 @@ def made_of(request, monkeypatch):
     """One of the two implementations, as it is before anybody learns."""
     for name, method in (("__exit__", plain._exit), ("restart", plain._restart)):
         monkeypatch.setattr(plain.Timer, name, method)
-    return plain if request.param == "plain" else pytest.importorskip("unhang._worker._block")
+    return plain if request.param == "plain" else capabilities.extension()
 
 
 @pytest.fixture
