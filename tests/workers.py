@@ -355,3 +355,19 @@ def send_pages(address, count, say):
         socket.send_fds(connection, [hello(0, 0, Identity())], [fd for fd, _ in pages])
         say.send(connection.recv(512).decode())
         say.recv()
+
+
+def start_server(server, say):
+    """Start a server that was made in another process, say so, and stop it when asked."""
+    server.start()
+    say.send("started")
+    say.recv()
+    server.stop()
+    say.send("stopped")
+
+
+def turn_server(server, turns, say):
+    """Turn the loop of a server that was made in another process, without starting it."""
+    for _ in range(turns):
+        server._run_watchdog()
+    say.send(len(server._timers))

@@ -114,8 +114,9 @@ class TimerServer(LoopThread, abc.ABC):
         max_interval: seconds to wait for requests in one turn of the loop.
         daemon: whether the thread lets the process end without it.
 
-    `start` and `stop` may be called from any thread, not from several at once. A forked child inherits a
-    server without its thread; it should leave it alone.
+    `start` and `stop` may be called from any thread, not from several at once. The servers of this package open nothing
+    before `start`: one may be made in a parent and started in its forked child, or be pickled for another process. Once
+    it was started it belongs to that process, and a forked child should leave it alone.
     """
 
     def __init__(self, request_queue: RequestQueue, max_interval: float, daemon: bool = True) -> None:

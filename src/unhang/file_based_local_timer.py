@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unhang._core.lines import LineSplitter
 from unhang._core.requests import MalformedRequestError, parse_line
@@ -94,6 +94,9 @@ class FileTimerServer(LoopThread):
         self._watch = self._new_watch()
         self._prepare()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_reader": None}
+
     def _prepare(self) -> None:
         """Make the pipe, and forget the timers of an earlier start: they were not released while it was gone."""
         self._fifo = Fifo(self._file_path)
@@ -131,7 +134,7 @@ class FileTimerServer(LoopThread):
         self._stop_signaled = True
         self._waiter.wake()
         self._join_thread()
-        self._close()
+        self._put_away()
         self._tell("watchdog stopped", None)
 
     def run_once(self) -> None:
@@ -139,12 +142,18 @@ class FileTimerServer(LoopThread):
         self._run_once = True
         self._waiter.wake()
         self._join_thread(timeout=60.0)
+        self._put_away()
+
+    def _put_away(self) -> None:
+        """Give back what `start` has opened, unless the thread has not noticed that it is to end."""
         self._close()
+        if self._leaving_thread is None or not self._leaving_thread.is_alive():
+            self._waiter.close()
 
     def _open(self) -> FifoReader:
         if self._fifo is None:
             self._prepare()
-        if self._reader is None:
+        if self._reader is None or self._reader.closed:
             assert self._fifo is not None  # noqa: S101 - for the type checker
             self._reader = self._fifo.open(self._waiter)
         return self._reader

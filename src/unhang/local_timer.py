@@ -7,6 +7,7 @@ torch 2.13.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import math
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from unhang._core.frames import FrameSplitter, embedded
 from unhang._core.tally import Tally
-from unhang._platform.queue_pipe import QueueReader, QueueWriter, UnsupportedQueueError
+from unhang._platform.queue_pipe import QueueReader, QueueWriter, UnsupportedQueueError, make_room
 from unhang._platform.waiter import Waiter
 from unhang.api import RequestQueue, TimerClient, TimerRequest, TimerServer
 
@@ -134,7 +135,8 @@ class _RequestUnpickler(pickle.Unpickler):
 class MultiprocessingRequestQueue(RequestQueue):
     """A `RequestQueue` over a ``multiprocessing.Queue``, of which it must be the only reader.
 
-    A message that is no `TimerRequest` is dropped alone, counted in `dropped`, and told once per kind.
+    A message that is no `TimerRequest` is dropped alone, counted in `dropped`, and told once per kind. The first use
+    in a process opens the queue's pipe, so it may be made before a fork, or be pickled where the queue can.
 
     Args:
         mp_queue: the queue.
@@ -145,7 +147,7 @@ class MultiprocessingRequestQueue(RequestQueue):
         super().__init__()
         self._mp_queue = mp_queue
         self._until_due = until_due
-        self._dropped = Tally(lambda kind, detail: logger.warning("Dropping a message: %s: %s", kind, detail))
+        self._dropped = Tally(functools.partial(logger.warning, "Dropping a message: %s: %s"))
         self._pending: deque[TimerRequest] = deque()
         self._earliest = math.inf
         self._phantoms = 0
@@ -154,11 +156,32 @@ class MultiprocessingRequestQueue(RequestQueue):
         self._unfinished_since = 0.0
         self.waiter = Waiter()
         self._pipe: QueueReader | None = None
+        self._uses_pipe = True
         try:
-            self._pipe = QueueReader(mp_queue)
-            self.waiter.watch(self._pipe.fd)
+            make_room(mp_queue)
         except UnsupportedQueueError as error:
-            logger.warning("Requests are taken with get(): %s", error)
+            self._use_get(error)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"mp_queue": self._mp_queue, "until_due": self._until_due, "waiter": self.waiter}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        waiter = state.pop("waiter")
+        MultiprocessingRequestQueue.__init__(self, **state)
+        self.waiter = waiter
+
+    def _use_get(self, reason: UnsupportedQueueError) -> None:
+        self._uses_pipe = False
+        logger.warning("Requests are taken with get(): %s", reason)
+
+    def _opened(self) -> QueueReader | None:
+        """This process's end of the pipe; None where the queue is read with ``get``."""
+        if self._uses_pipe and (self._pipe is None or self._pipe.fd < 0):
+            try:
+                self._pipe = QueueReader(self._mp_queue, self.waiter)
+            except UnsupportedQueueError as error:
+                self._use_get(error)
+        return self._pipe if self._uses_pipe else None
 
     @property
     def dropped(self) -> Mapping[str, int]:
@@ -167,28 +190,30 @@ class MultiprocessingRequestQueue(RequestQueue):
 
     def size(self) -> int:
         """How many requests are waiting, those included that are on their way into the queue's pipe."""
-        if self._pipe is None:
+        pipe = self._opened()
+        if pipe is None:
             return int(self._mp_queue.qsize())
-        backlog = self._pipe.backlog()
+        backlog = pipe.backlog()
         self._phantoms = min(self._phantoms, backlog)
         return len(self._pending) + backlog - self._phantoms
 
     def get(self, size: int, timeout: float) -> list[TimerRequest]:
         """Up to ``size`` requests; waits for them, ``timeout`` seconds at most, or until `interrupt`."""
-        if self._pipe is None:
+        pipe = self._opened()
+        if pipe is None:
             return self._get_from_queue(size, timeout)
         until = time.monotonic() + timeout
-        self._pump(self._pipe)
+        self._pump(pipe)
         while len(self._pending) < size and not self._interrupted:
             remaining = min(until, self._earliest) - time.monotonic()
             if remaining <= 0:
                 break
             if self.waiter.wait(remaining) and remaining > 2 * _NAP:
                 time.sleep(_NAP)
-            self._pump(self._pipe)
+            self._pump(pipe)
         if len(self._pending) < size and timeout > 0 and time.monotonic() >= until:
             # Counted in by writers that were killed before they wrote.
-            self._phantoms = self._pipe.backlog()
+            self._phantoms = pipe.backlog()
         self._interrupted = False
         return self._take(size)
 
@@ -199,21 +224,23 @@ class MultiprocessingRequestQueue(RequestQueue):
 
     def free_lock(self) -> None:
         """Unlock the queue's writers if one of them was found to hold the lock for a second. Never waits."""
-        if self._pipe is not None and self._pipe.look_at_lock(time.monotonic(), _STALL):
+        pipe = self._opened()
+        if pipe is not None and pipe.look_at_lock(time.monotonic(), _STALL):
             logger.warning(_UNLOCKED_IT)
 
     def settle(self) -> list[TimerRequest]:
         """All that was put before now, also what a stuck lock of the queue's writers held back."""
-        if self._pipe is None:
+        pipe = self._opened()
+        if pipe is None:
             return self._get_from_queue(self.size(), 0.0)
-        if self._pipe.lock_is_stuck(_LOCK_PATIENCE):
+        if pipe.lock_is_stuck(_LOCK_PATIENCE):
             logger.warning(_UNLOCKED_IT)
-            self._let_write(self._pipe)
-        self._pump(self._pipe)
+            self._let_write(pipe)
+        self._pump(pipe)
         if self._frames.unfinished:
-            # Releases may hide behind half a message.
+            # Releases may hide after half a message.
             time.sleep(_UNLOCKED)
-            self._pump(self._pipe, patience=0.0)
+            self._pump(pipe, patience=0.0)
         return self._take(len(self._pending))
 
     def _let_write(self, pipe: QueueReader) -> None:
@@ -226,7 +253,8 @@ class MultiprocessingRequestQueue(RequestQueue):
 
     def writers_held(self) -> contextlib.AbstractContextManager[None]:
         """Nobody who dies within this context leaves the queue locked."""
-        return contextlib.nullcontext() if self._pipe is None else self._pipe.writers_held(_LOCK_PATIENCE)
+        pipe = self._opened()
+        return contextlib.nullcontext() if pipe is None else pipe.writers_held(_LOCK_PATIENCE)
 
     def _take(self, size: int) -> list[TimerRequest]:
         taken = [self._pending.popleft() for _ in range(min(size, len(self._pending)))]
@@ -328,7 +356,6 @@ class LocalTimerServer(TimerServer):
         from unhang._watchdog.watch import Watch
 
         self._hooks = None if on_expired is None else _hooks_for(on_expired)
-
         queue = MultiprocessingRequestQueue(mp_queue, until_due=True)
         super().__init__(queue, max_interval, daemon)
         self._watch: Watch[TimerRequest] = Watch(queue.waiter, self._worker_exited)

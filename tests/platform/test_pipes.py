@@ -93,6 +93,7 @@ def test_a_forked_child_keeps_no_end_of_the_pipe(pipe_path):
     """A worker forked by the server's process does not keep the pipe alive behind the server's back."""
     waiter = Waiter()
     reader = Fifo(pipe_path).open(waiter)
+    waiter.wait(0)
     fds = (reader._fd, reader._writer, waiter._woken, waiter._waker)
     child = os.fork()
     if child == 0:
@@ -316,3 +317,32 @@ def test_two_ends_of_one_worker_in_one_round():
     waiter.close()
     for reader, _ in pairs:
         os.close(reader)
+
+
+def test_a_waiter_that_was_woken_before_its_first_wait_returns_from_it():
+    """Though nothing is open yet by which it could be woken."""
+    waiter = Waiter()
+    waiter.wake()
+    assert waiter._selector is None
+    assert waiter.wait(60)
+    assert waiter.wait(0) is False
+
+
+def test_a_forked_child_waits_for_what_its_parent_watched():
+    """With descriptors of its own, so what it forgets its parent still waits for."""
+    waiter = Waiter()
+    readable, writable = os.pipe()
+    waiter.watch(readable)
+    waiter.wait(0)
+    child = os.fork()
+    if child == 0:
+        before = waiter.wait(0)
+        os.write(writable, b"!")
+        seen = waiter.wait(30)
+        waiter.forget(readable)
+        os._exit(not (seen and not before and not waiter.wait(0)))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert waiter.wait(30)
+    waiter.close()
+    os.close(readable)
+    os.close(writable)

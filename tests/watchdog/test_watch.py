@@ -318,6 +318,7 @@ def test_a_request_that_is_none_is_dropped_alone(sight, worker, request_):
 
 def test_workers_that_come_and_go_leave_no_descriptor(sight, start):
     """The pidfd of a worker is closed when it has exited and is cleared."""
+    sight.waiter.wait(0)
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         worker = start(workers.idle, method="fork")

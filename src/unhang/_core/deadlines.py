@@ -49,6 +49,12 @@ class DeadlineTable(Generic[Request]):
     def __iter__(self) -> Iterator[Key]:
         return ((worker, scope) for worker, scopes in self._workers.items() for scope in scopes)
 
+    def items(self) -> Iterator[tuple[float, Request]]:
+        """Each live timer's deadline and request."""
+        for scopes in self._workers.values():
+            for timer in scopes.values():
+                yield timer.deadline + self._given_back, timer.request  # type: ignore[misc]
+
     def has_worker(self, worker: Hashable) -> bool:
         """Whether the worker has a live timer."""
         return worker in self._workers

@@ -9,6 +9,7 @@ import os
 import select
 import stat
 import time
+from typing import Any
 
 from unhang._platform.finalizer import finalizer
 from unhang._platform.fork import close_in_child
@@ -24,7 +25,11 @@ _KINDS = {stat.S_IFREG: "an ordinary file", stat.S_IFDIR: "a directory", stat.S_
 
 
 class Fifo:
-    """The named pipe of a server: the path, and which inode there is ours."""
+    """The named pipe of a server: the path, and which inode there is ours.
+
+    It belongs to the process that made it, or to the last one that opened it: a forked child, or one that it was
+    pickled for.
+    """
 
     def __init__(self, path: str) -> None:
         """Make the pipe, mode 0600; one that we left there earlier is replaced.
@@ -39,11 +44,22 @@ class Fifo:
             os.mkfifo(path, 0o600)
         except FileExistsError:
             raise NotOurPipeError(path, "something that appeared just now") from None
-        # The number of an inode is given to another file once this one is gone: a descriptor keeps it ours.
-        if hasattr(os, "O_PATH"):
-            self._pin = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._pin_down()
         self._inode = _identity(os.lstat(path))
         self._owner = os.getpid()
+
+    def _pin_down(self) -> None:
+        """Hold the inode, whose number another file would get once it is gone; this opens neither end of the pipe."""
+        if hasattr(os, "O_PATH"):
+            self._pin = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_pin": -1}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        with contextlib.suppress(OSError):
+            self._pin_down()
 
     def _clear(self) -> None:
         try:
@@ -65,7 +81,7 @@ class Fifo:
         return False
 
     def remove(self) -> None:
-        """Remove the pipe if it is the one that we made, and we are not a forked child of its maker."""
+        """Remove the pipe if it is the one that was made, and belongs to this process."""
         if os.getpid() == self._owner and self.exists():
             os.unlink(self.path)
         self.close()
@@ -84,7 +100,9 @@ class Fifo:
         Raises:
             NotOurPipeError: something else stands at the path by now.
         """
-        return FifoReader(self.path, self._inode, waiter)
+        reader = FifoReader(self.path, self._inode, waiter)
+        self._owner = os.getpid()
+        return reader
 
 
 def _has_reader(path: str) -> bool:
@@ -122,6 +140,11 @@ class FifoReader:
     def wait(self, timeout: float) -> bool:
         """See `Waiter.wait`."""
         return self._waiter.wait(timeout)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed: by `close`, or since this is a forked child."""
+        return self._fd < 0
 
     def close(self) -> None:
         """Give the descriptors back. May be called twice."""

@@ -31,6 +31,16 @@ class LoopThread:
         self._stop_signaled = False
         self._errors = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to another process, before `start`: all but the threads.
+
+        Raises:
+            TypeError: it runs.
+        """
+        if self._is_running():
+            raise TypeError(f"cannot pickle a {type(self).__name__} that runs: give it to its process before start()")
+        return {**vars(self), "_watchdog_thread": None, "_leaving_thread": None}
+
     def _watchdog_loop(self) -> None:
         while not self._stop_signaled:
             try:

@@ -23,13 +23,19 @@ from unhang._core.frames import frame
 from unhang._platform.fifo import enlarge, read_available, write_patiently
 from unhang._platform.finalizer import finalizer
 from unhang._platform.fork import close_in_child
+from unhang._platform.waiter import Waiter
 
 
 class UnsupportedQueueError(TypeError):
     """The queue is not one whose pipe we may use; the message says why."""
 
 
-def _check(queue: Any) -> None:
+def check_queue(queue: Any) -> None:
+    """Find out whether the pipe of this queue may be used, without opening anything.
+
+    Raises:
+        UnsupportedQueueError: it may not.
+    """
     queues = sys.modules.get("multiprocessing.queues")
     stock = getattr(queues, "Queue", None)
     if stock is None or not isinstance(queue, stock):
@@ -50,6 +56,16 @@ def _check(queue: Any) -> None:
         raise UnsupportedQueueError("its parts are not the ones known")
 
 
+def make_room(queue: Any) -> None:
+    """Let the pipe of a queue hold what clients write before anybody reads, if the system lets us. Opens nothing.
+
+    Raises:
+        UnsupportedQueueError: it is not a pipe that we may use.
+    """
+    check_queue(queue)
+    enlarge(queue._reader.fileno())
+
+
 def _open_again(fd: int, flags: int) -> int:
     """The same pipe through a file description of our own, so that not blocking is our affair alone."""
     try:
@@ -67,7 +83,7 @@ class QueueWriter:
 
     def __init__(self, queue: Any) -> None:
         self._fd = -1
-        _check(queue)
+        check_queue(queue)
         self._sem = queue._sem
         self._fd = _open_again(queue._writer.fileno(), os.O_WRONLY)
 
@@ -101,19 +117,26 @@ class QueueWriter:
 class QueueReader:
     """Reads the pipe of a queue in whatever pieces it comes. The only reader; it belongs to the server's loop.
 
+    Args:
+        queue: the queue.
+        waiter: what the loop waits with, if it waits.
+
     Raises:
         UnsupportedQueueError: use the queue's own ``get``.
     """
 
-    def __init__(self, queue: Any) -> None:
+    def __init__(self, queue: Any, waiter: Waiter | None = None) -> None:
         self.fd = self._writer = -1
-        _check(queue)
+        self._waiter = waiter
+        check_queue(queue)
         self._queue = queue
         self._locked_since: float | None = None
         self.fd = _open_again(queue._reader.fileno(), os.O_RDONLY)
         # With a writer of our own the pipe never reports its end, which would make every wait return.
         self._writer = _open_again(queue._writer.fileno(), os.O_WRONLY)
         enlarge(self.fd)
+        if waiter is not None:
+            waiter.watch(self.fd)
         close_in_child(self)
 
     def read(self) -> bytes:
@@ -179,6 +202,8 @@ class QueueReader:
 
     def close(self) -> None:
         """Give the descriptors back. May be called twice."""
+        if self._waiter is not None and self.fd >= 0:
+            self._waiter.forget(self.fd)
         for fd in (self.fd, self._writer):
             if fd >= 0:
                 os.close(fd)

@@ -27,42 +27,71 @@ class _Repeated(NamedTuple):
 class Waiter:
     """Waits on descriptors for an exact time, and can be woken from any thread.
 
-    All other methods belong to the loop's thread.
+    All other methods belong to the loop's thread. Its own descriptors are opened by the first wait in a process, so it
+    may be made in one process and used in a forked child, or be pickled: it waits there for what is watched by then.
     """
 
     def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
-        self._woken, self._waker = os.pipe()
-        for fd in (self._woken, self._waker):
-            os.set_blocking(fd, False)
-        self._selector.register(self._woken, selectors.EVENT_READ)
-        self._owner = os.getpid()
-        close_in_child(self)
+        self._watched: dict[int, Callable[[], None] | _Repeated | None] = {}
+        self._selector: selectors.BaseSelector | None = None
+        self._woken = self._waker = -1
+        self._wanted = False
+        self._owner = -1
+
+    def __reduce__(self) -> tuple[type[Waiter], tuple[()]]:
+        return Waiter, ()  # descriptors do not travel
 
     def watch(self, fd: int) -> None:
         """`wait` returns early while there is something to read from ``fd``."""
-        self._selector.register(fd, selectors.EVENT_READ)
+        self._add(fd, None)
 
     def call_once(self, fd: int, callback: Callable[[], None]) -> None:
         """Call back, once, within `wait`, when ``fd`` becomes readable. The wait goes on."""
-        self._selector.register(fd, selectors.EVENT_READ, callback)
+        self._add(fd, callback)
 
     def call(self, fd: int, callback: Callable[[], None]) -> None:
         """Call back within `wait`, which then returns, whenever there is something to read from ``fd``."""
-        self._selector.register(fd, selectors.EVENT_READ, _Repeated(callback))
+        self._add(fd, _Repeated(callback))
+
+    def _add(self, fd: int, data: Callable[[], None] | _Repeated | None) -> None:
+        if self._selector is not None:
+            self._selector.register(fd, selectors.EVENT_READ, data)
+        self._watched[fd] = data
 
     def forget(self, fd: int) -> None:
         """Undo `watch`, `call` or `call_once`, if that is still to be done; before ``fd`` is closed."""
-        if os.getpid() != self._owner:
+        if fd not in self._watched:
+            return
+        del self._watched[fd]
+        if self._selector is None or os.getpid() != self._owner:
             return  # a forked child shares the kernel's side of the selector: its parent still waits
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(fd)
 
     def wake(self) -> None:
         """Make a `wait` that is under way, or else the next one, return at once. Nothing once it is closed."""
+        # In this order: `_open` publishes the descriptor first, and reads this flag afterwards.
+        self._wanted = True
         if self._waker >= 0:
             with contextlib.suppress(BlockingIOError):
                 os.write(self._waker, b"!")
+
+    def _open(self) -> selectors.BaseSelector:
+        """Open what this process waits with."""
+        selector = selectors.DefaultSelector()
+        self._woken, waker = os.pipe()
+        for fd in (self._woken, waker):
+            os.set_blocking(fd, False)
+        selector.register(self._woken, selectors.EVENT_READ)
+        for fd, data in self._watched.items():
+            selector.register(fd, selectors.EVENT_READ, data)
+        self._selector = selector
+        self._owner = os.getpid()
+        close_in_child(self)
+        self._waker = waker
+        if self._wanted:
+            self.wake()
+        return selector
 
     def wait(self, timeout: float, rehearse: Callable[[], None] | None = None) -> bool:
         """Wait until a watched descriptor can be read, but no longer than ``timeout`` seconds.
@@ -102,27 +131,31 @@ class Waiter:
 
     def _select(self, timeout: float) -> bool:
         """Select once; True when something besides a callback was ready."""
+        selector = self._selector or self._open()
         ready = False
-        for key, _ in self._selector.select(timeout):
-            if self._selector.get_map().get(key.fd) is not key:
+        for key, _ in selector.select(timeout):
+            if selector.get_map().get(key.fd) is not key:
                 # An earlier callback of this round forgot it, and its number may be another one's by now.
                 continue
             if isinstance(key.data, _Repeated):
                 ready = True
                 key.data.callback()
             elif key.data is not None:
-                self._selector.unregister(key.fd)
+                selector.unregister(key.fd)
+                del self._watched[key.fd]
                 key.data()
             else:
                 ready = True
                 if key.fd == self._woken:
+                    self._wanted = False
                     os.read(self._woken, 4096)
         return ready
 
     def close(self) -> None:
-        """Give the descriptors back. May be called twice."""
-        if self._woken >= 0:
-            self._selector.close()
+        """Give the descriptors back. May be called twice, and be followed by a `wait`, which opens new ones."""
+        selector, self._selector = self._selector, None
+        if selector is not None:
+            selector.close()
             os.close(self._woken)
             os.close(self._waker)
             self._woken = self._waker = -1

@@ -32,6 +32,9 @@ class Hooks:
         self._lock = threading.Lock()
         self.dropped = 0
 
+    def __reduce__(self) -> tuple[type[Hooks], tuple[Iterable[OnExpired]]]:
+        return Hooks, (self._callbacks,)  # neither the thread nor what waits for it travels
+
     def __bool__(self) -> bool:
         return bool(self._callbacks)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from unhang._core.clock import Clock, SystemClock, WallTime
 from unhang._core.deadlines import DeadlineTable
@@ -54,12 +55,25 @@ class Watch(Generic[Request]):
             on_exit: as for `Workers`.
             clock: another clock, for tests.
         """
+        self._on_exit = on_exit
+        self._waiter = waiter
         self._clock = clock or SystemClock()
         self.wall = WallTime(self._clock)
         self.timers: DeadlineTable[Request] = DeadlineTable()
         self.workers = Workers(waiter, on_exit)
-        self.dropped = Tally(lambda kind, detail: logger.warning("Dropping a request: %s: %s", kind, detail))
+        self.dropped = Tally(functools.partial(logger.warning, "Dropping a request: %s: %s"))
         self._presence = Presence(self._clock)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to another process: the timers. Who their workers are, it finds out by itself."""
+        timers = [(request, deadline) for deadline, request in self.timers.items()]
+        return {"waiter": self._waiter, "on_exit": self._on_exit, "clock": self._clock, "timers": timers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        timers = state.pop("timers")
+        Watch.__init__(self, **state)
+        for request, deadline in timers:
+            self.register(request, deadline)
 
     def register(self, request: Request, deadline: float | None = None, *, checked: bool = False) -> None:
         """Arm or disarm a timer.
