@@ -209,6 +209,10 @@ def _fields(event: str, worker: Any, timers: Sequence[Any] = (), **more: Any) ->
 TimerClient.register(SharedTimerClient)
 
 
+def _seconds(after: float | timedelta) -> float:
+    return after.total_seconds() if isinstance(after, timedelta) else after
+
+
 class Expiration:
     """What `expires` returns for clients of this contract: a context manager, plain and ``async``, and a decorator.
 
@@ -225,45 +229,48 @@ class Expiration:
     ) -> None:
         if after != after:  # noqa: PLR0124 - only NaN differs from itself
             raise ValueError("expires(after=nan): after is the timeout in seconds, and must be a number")
-        self._after = after.total_seconds() if isinstance(after, timedelta) else after
+        self._after = after if type(after) is float else _seconds(after)
         self._scope = scope
         self._client = client
         self._is_named = is_named
 
     def __enter__(self) -> Timer | None:
-        client = self._client if self._client is not None else current_client()
-        if isinstance(client, SharedTimerClient):
-            # It was configured since this was made.
-            timer = client.timer(self._after, self._scope)
-            self._armed_with: TimerClient | Timer = timer
-            return timer.__enter__()
+        client = self._client
+        if client is None:
+            client = current_client()
+            if isinstance(client, SharedTimerClient):
+                # It was configured since this was made.
+                timer = client.timer(self._after, self._scope)
+                self._armed_with: TimerClient | Timer = timer
+                return timer.__enter__()
         self._armed_with = client
         try:
-            self._acquire(client)
+            client.acquire(self._scope, float(time.time() + self._after))
         except Exception:
             raise
         except BaseException:
-            # KeyboardInterrupt and the like come from a signal handler, perhaps behind the arming.
+            # KeyboardInterrupt and the like come from a signal handler, perhaps after the arming.
             with contextlib.suppress(Exception):
                 client.release(self._scope)
             raise
         return None
-
-    def _acquire(self, client: TimerClient) -> None:
-        client.acquire(self._scope, float(time.time() + self._after))
 
     def restart(self) -> None:
         """Start the timeout over: the timer is armed again, which replaces its deadline."""
         if isinstance(self._armed_with, Timer):
             self._armed_with.restart()
         else:
-            self._acquire(self._armed_with)
+            self._armed_with.acquire(self._scope, float(time.time() + self._after))
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]:
+        armed_with = self._armed_with
         try:
-            self._disarm()
+            if isinstance(armed_with, Timer):
+                armed_with.__exit__(None, None, None)
+            else:
+                armed_with.release(self._scope)
         except Exception:
             if exc_type is None:
                 raise

@@ -21,7 +21,8 @@ from collections.abc import Callable, Mapping
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
-from unhang._core.frames import FrameSplitter, embedded
+from unhang._core.frames import FrameSplitter, embedded, frame, payload_of
+from unhang._core.pickled_requests import KeptFrames, Parser, instant
 from unhang._core.tally import Tally
 from unhang._platform.queue_pipe import QueueReader, QueueWriter, UnsupportedQueueError, make_room
 from unhang._platform.waiter import Waiter
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["LocalTimerClient", "LocalTimerServer", "MultiprocessingRequestQueue"]
 
 logger = logging.getLogger(__name__)
+
+_getpid = os.getpid
 
 # Seconds a client waits for a full pipe before it leaves the waiting to the queue's own thread.
 _PATIENCE = 1.0
@@ -76,6 +79,7 @@ class LocalTimerClient(TimerClient):
     def __init__(self, mp_queue: Any) -> None:
         super().__init__()
         self._mp_queue = mp_queue
+        self._kept = KeptFrames(TimerRequest, os.getpid())
         self._writer: QueueWriter | None = None
         try:
             self._writer = QueueWriter(mp_queue)
@@ -84,28 +88,54 @@ class LocalTimerClient(TimerClient):
 
     def acquire(self, scope_id: str, expiration_time: float) -> None:
         """See `TimerClient.acquire`."""
-        self._send(TimerRequest(os.getpid(), scope_id, expiration_time))
+        kept = self._kept
+        frames = kept.get(scope_id) if kept.pid == _getpid() else None
+        if frames is not None and type(expiration_time) is float:
+            self._write(frames.armed + instant(expiration_time) + frames.armed_end)
+        else:
+            self._keep(scope_id)
+            self._send(TimerRequest(_getpid(), scope_id, expiration_time))
 
     def release(self, scope_id: str) -> None:
         """See `TimerClient.release`."""
-        self._send(TimerRequest(os.getpid(), scope_id, -1))
+        kept = self._kept
+        frames = kept.get(scope_id) if kept.pid == _getpid() else None
+        if frames is not None:
+            self._write(frames.disarmed)
+        else:
+            self._send(TimerRequest(_getpid(), scope_id, -1))
+
+    def _keep(self, scope_id: str) -> None:
+        """Keep what the requests for a scope look like, for as long as they are written to the pipe."""
+        if self._writer is not None:
+            if self._kept.pid != _getpid():
+                self._kept = KeptFrames(TimerRequest, _getpid())
+            self._kept.keep(scope_id)
 
     def _send(self, request: TimerRequest) -> None:
+        if self._writer is None:
+            self._mp_queue.put(request)
+        else:
+            self._write(frame(pickle.dumps(request)))
+
+    def _write(self, data: bytes) -> None:
+        """Write a frame to the pipe; where that cannot be done, put the request into the queue."""
         writer = self._writer
         if writer is not None:
             try:
-                if writer.send(pickle.dumps(request), _PATIENCE):
+                if writer.send(data, _PATIENCE):
                     return
                 self._fall_back("its pipe is full, or the request is too large")
             except OSError as error:
                 self._fall_back(str(error))
-            # A process that ends does not have to wait until its timers are told.
+            # A process that ends does not have to wait until its timers are reported.
             self._mp_queue.cancel_join_thread()
-        self._mp_queue.put(request)
+        self._mp_queue.put(pickle.loads(payload_of(data)))  # noqa: S301 - it was pickled here
 
     def _fall_back(self, reason: str) -> None:
         """From now on, for good: two ways at once could let a release overtake its acquire."""
         self._writer = None
+        self._kept = KeptFrames(TimerRequest, _getpid())
         logger.warning(
             "Timers are sent with put() from now on, so this worker is protected only while its other threads "
             "can run: %s",

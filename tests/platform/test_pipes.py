@@ -13,7 +13,7 @@ import pytest
 
 import workers
 from support import descriptors, forever, until
-from unhang._core.frames import FrameSplitter
+from unhang._core.frames import FrameSplitter, frame
 from unhang._platform.fifo import Fifo, FifoWriter
 from unhang._platform.queue_pipe import QueueReader, QueueWriter, UnsupportedQueueError
 from unhang._platform.waiter import Waiter
@@ -218,7 +218,7 @@ def test_a_queues_pipe_takes_what_get_would_take(spawn):
     """What the writer sends, the queue's own get() finds, and its count is right."""
     queue = spawn.Queue()
     writer = QueueWriter(queue)
-    assert writer.send(pickle.dumps("hello"), 1)
+    assert writer.send(frame(pickle.dumps("hello")), 1)
     assert queue.qsize() == 1
     assert queue.get(timeout=30) == "hello"
     assert queue.qsize() == 0
@@ -240,7 +240,7 @@ def test_a_queues_pipe_gives_what_put_puts(spawn):
 def test_a_request_too_large_to_be_atomic_is_left_to_the_queue(spawn):
     """The writer writes nothing, and the queue's count stays."""
     queue = spawn.Queue()
-    assert not QueueWriter(queue).send(b"x" * select.PIPE_BUF, 1)
+    assert not QueueWriter(queue).send(b"x" * (select.PIPE_BUF + 1), 1)
     assert queue.qsize() == 0
 
 

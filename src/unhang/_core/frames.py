@@ -19,7 +19,8 @@ import re
 import struct
 
 _HEADER = struct.Struct("!i")
-_PROTO, _STOP = b"\x80", b"."
+_LENGTH = _HEADER.size
+_PROTO, _STOP = b"\x80."
 _FRAME_START = re.compile(rb"\x00[\x00-\x0f]..\x80[\x02-\x05]", re.DOTALL)
 MOST_BYTES = 1 << 20
 
@@ -27,6 +28,11 @@ MOST_BYTES = 1 << 20
 def frame(payload: bytes) -> bytes:
     """The payload as `multiprocessing.connection.Connection.send_bytes` would write it."""
     return _HEADER.pack(len(payload)) + payload
+
+
+def payload_of(data: bytes) -> bytes:
+    """What `frame` was given."""
+    return data[_LENGTH:]
 
 
 def embedded(payload: bytes) -> list[bytes]:
@@ -52,10 +58,30 @@ class FrameSplitter:
     def feed(self, data: bytes) -> list[bytes]:
         """The payloads that are complete now."""
         self._buffer += data
-        payloads = []
-        while (payload := self._next()) is not None:
-            payloads.append(payload)
+        payloads: list[bytes] = []
+        while self._take(payloads):
+            self._skip()
         return payloads
+
+    def _take(self, payloads: list[bytes]) -> bool:
+        """Move what is complete out of the buffer, up to what cannot be a frame; returns whether there is such a thing."""
+        buffer = self._buffer
+        start, size = 0, len(buffer)
+        broken = False
+        while size - start >= _LENGTH:
+            first = start + _LENGTH
+            (length,) = _HEADER.unpack_from(buffer, start)
+            end = first + length
+            broken = not 3 <= length <= MOST_BYTES or (first < size and buffer[first] != _PROTO)
+            if broken or end > size:
+                break
+            broken = buffer[end - 1] != _STOP
+            if broken:
+                break
+            payloads.append(bytes(buffer[first:end]))
+            start = end
+        del buffer[:start]
+        return broken
 
     def resume(self) -> list[bytes]:
         """Give up the unfinished frame at the head: its writer will not finish it.
@@ -65,23 +91,6 @@ class FrameSplitter:
         if self._buffer:
             self._skip()
         return self.feed(b"")
-
-    def _next(self) -> bytes | None:
-        buffer = self._buffer
-        while len(buffer) >= _HEADER.size:
-            (length,) = _HEADER.unpack_from(buffer)
-            end = _HEADER.size + length
-            if not 3 <= length <= MOST_BYTES or buffer[4:5] not in (b"", _PROTO):
-                self._skip()
-            elif len(buffer) < end:
-                return None
-            elif buffer[end - 1 : end] != _STOP:
-                self._skip()
-            else:
-                payload = bytes(buffer[_HEADER.size : end])
-                del buffer[:end]
-                return payload
-        return None
 
     def _skip(self) -> None:
         self.out_of_step += 1

@@ -222,15 +222,14 @@ def read_available(fd: int) -> bytes:
 
 def write_patiently(fd: int, data: bytes, patience: float) -> bool:
     """One atomic write to a non-blocking pipe; False when it was full for ``patience`` seconds."""
-    give_up = None
-    while True:
-        try:
+    try:
+        return os.write(fd, data) == len(data)
+    except BlockingIOError:
+        give_up = time.monotonic() + patience
+    while (now := time.monotonic()) < give_up:
+        poll = select.poll()
+        poll.register(fd, select.POLLOUT)
+        poll.poll((give_up - now) * 1000 + 1)
+        with contextlib.suppress(BlockingIOError):
             return os.write(fd, data) == len(data)
-        except BlockingIOError:
-            now = time.monotonic()
-            give_up = now + patience if give_up is None else give_up
-            if now >= give_up:
-                return False
-            poll = select.poll()
-            poll.register(fd, select.POLLOUT)
-            poll.poll((give_up - now) * 1000 + 1)
+    return False

@@ -19,11 +19,14 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from unhang._core.frames import frame
 from unhang._platform.fifo import enlarge, read_available, write_patiently
 from unhang._platform.finalizer import finalizer
 from unhang._platform.fork import close_in_child
 from unhang._platform.waiter import Waiter
+
+
+_write = os.write
+PIPE_BUF: int = getattr(select, "PIPE_BUF", 512)
 
 
 class UnsupportedQueueError(TypeError):
@@ -84,25 +87,28 @@ class QueueWriter:
     def __init__(self, queue: Any) -> None:
         self._fd = -1
         check_queue(queue)
-        self._sem = queue._sem
+        self._count = queue._sem.acquire
+        self._uncount = queue._sem.release
         self._fd = _open_again(queue._writer.fileno(), os.O_WRONLY)
 
-    def send(self, payload: bytes, patience: float) -> bool:
+    def send(self, data: bytes, patience: float) -> bool:
         """Write one frame, atomically; False when it does not fit, or the pipe was full for so many seconds.
 
         Raises:
             BrokenPipeError: nobody reads the queue any more.
         """
-        data = frame(payload)
-        if len(data) > select.PIPE_BUF:
+        if len(data) > PIPE_BUF:
             return False
-        self._sem.acquire()
+        self._count()
         sent = False
         try:
-            sent = write_patiently(self._fd, data, patience)
+            try:
+                sent = _write(self._fd, data) == len(data)
+            except BlockingIOError:
+                sent = write_patiently(self._fd, data, patience)
         finally:
             if not sent:
-                self._sem.release()
+                self._uncount()
         return sent
 
     def close(self) -> None:

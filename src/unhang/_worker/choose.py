@@ -133,7 +133,7 @@ def _expires(
         return client.timer(after, scope, source, key, **options)
     if options:
         raise TypeError(f"signal, grace and pretimeout are for shared timers, not for a {type(client).__name__}")
-    if hasattr(after, "budgets"):
+    if type(after) is not float and hasattr(after, "budgets"):
         after = max(after.budgets(scope)) / 1e9
     block: Expiration = (_expiration or _load_expiration())(after, scope, client, is_named=source is None)
     return block
