@@ -50,12 +50,6 @@ class TimerRequest:
         self.scope_id = scope_id
         self.expiration_time = expiration_time
 
-    @property
-    def _deadline(self) -> float | None:
-        """The monotonic deadline, if the request was received, and its expiration time is still the one it had."""
-        expiration_time, deadline = getattr(self, "_received", (None, None))
-        return deadline if expiration_time == self.expiration_time else None
-
     def __eq__(self, other: object) -> bool:
         if isinstance(other, TimerRequest):
             return (self.worker_id, self.scope_id, self.expiration_time) == (

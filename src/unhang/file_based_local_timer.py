@@ -15,11 +15,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from unhang._core.lines import LineSplitter
-from unhang._core.requests import MalformedRequestError, parse_line
+from unhang._core.requests import MalformedRequestError
 from unhang._file_timer_client import PIPE_BUF, FileTimerClient, FileTimerRequest, _retry
 from unhang._platform import exits
 from unhang._platform.fifo import Fifo, FifoReader
 from unhang._platform.loop_thread import LoopThread
+from unhang._platform.naps import Naps
 from unhang._platform.waiter import Waiter
 from unhang.api import _fields
 from unhang.debug_info_logging import log_debug_info_for_expired_timers
@@ -27,6 +28,7 @@ from unhang.debug_info_logging import log_debug_info_for_expired_timers
 if TYPE_CHECKING:
     from unhang._core.deadlines import DeadlineTable
     from unhang._watchdog.bystander import ContractHooks
+    from unhang._watchdog.request_lines import Line
     from unhang._watchdog.watch import Watch
     from unhang.report.model import Report
 
@@ -34,11 +36,8 @@ __all__ = ["FileTimerClient", "FileTimerRequest", "FileTimerServer", "_retry"]
 
 logger = logging.getLogger(__name__)
 
-# Requests that come within a millisecond cost the server one wake-up, not one each.
-_NAP = 0.001
-# A turn of the loop ends so many seconds behind the first request, or at so many requests.
-_BATCH_TIME = 0.02
-_BATCH = 10_000
+# Seconds. A turn with requests ends early, unless its end is so near anyway.
+_SOON = 0.02
 
 
 class FileTimerServer(LoopThread):
@@ -101,12 +100,16 @@ class FileTimerServer(LoopThread):
         """Make the pipe, and forget the timers of an earlier start: they were not released while it was gone."""
         self._fifo = Fifo(self._file_path)
         self._lines = LineSplitter(PIPE_BUF)
+        self._naps = Naps()
+        self._earliest = math.inf
         self._watch.close()
         self._watch = self._new_watch()
 
     def _new_watch(self) -> Watch[FileTimerRequest]:
+        from unhang._watchdog.request_lines import read_line
         from unhang._watchdog.watch import Watch
 
+        self._read_line: Callable[[bytes], Line] = read_line
         self._exited: set[int] = set()
         return Watch(self._waiter, self._exited.add)
 
@@ -284,52 +287,54 @@ class FileTimerServer(LoopThread):
         return [request.scope_id for request in timer_requests]
 
     def _get_requests(self, fd: FifoReader, max_interval: float) -> list[FileTimerRequest]:
-        """The requests of one turn: waits for them, until one of them or ``max_interval`` expires."""
+        """The requests of one turn: waits for the first, for ``max_interval``, then naps while others come."""
         until = time.monotonic() + max_interval
-        requests: list[FileTimerRequest] = []
-        while True:
+        requests = self._read_requests(fd)
+        until = min(until, self._earliest)
+        while not (self._stop_signaled or (self._run_once and not requests)):
+            remaining = until - time.monotonic()
+            if remaining <= 0:
+                break
+            self._naps.flowing |= bool(requests)
+            self._naps.take(remaining, fd)
             new = self._read_requests(fd)
+            self._naps.flowing = bool(new)
             requests += new
-            now = time.monotonic()
-            if new:
-                until = min(until, now + _BATCH_TIME, *(request._received[1] for request in new))
-            remaining = until - now
-            stopping = self._stop_signaled or (self._run_once and not new)
-            if remaining <= 0 or stopping or len(requests) >= _BATCH:
-                return requests
-            if fd.wait(remaining) and remaining > 2 * _NAP:
-                time.sleep(_NAP)
+            if requests and until - time.monotonic() > _SOON:
+                break
+        return requests
 
     def _read_requests(self, fd: FifoReader) -> list[FileTimerRequest]:
-        """What the pipe holds now; each line that is no request is dropped alone."""
+        """What the pipe holds now; a line that is no request is dropped alone. `_earliest` is the first deadline."""
         requests = []
+        earliest = math.inf
         too_long = self._lines.too_long
-        for line in self._lines.feed(fd.read()):
+        data = fd.read()
+        # Now, not at the end of the turn: the wall clock may step in between.
+        offset = self._watch.wall.offset()
+        for line in self._lines.feed(data):
             try:
-                fields = parse_line(line)
+                fields = self._read_line(line)
             except MalformedRequestError as error:
                 self._watch.dropped.add(error.kind, error.detail)
                 continue
-            request = FileTimerRequest(*fields)
-            disarms = request.expiration_time < 0
-            # Now, not at the end of the turn: the wall clock may step in between.
-            deadline = math.inf if disarms else self._watch.wall.monotonic(request.expiration_time)
-            request._received = (request.expiration_time, deadline)
+            instant = fields.expiration_time
+            deadline = math.inf if instant < 0 else instant + offset
+            request = FileTimerRequest(fields.pid, fields.scope_id, instant, fields.signal)
+            request._received = (instant, deadline)
             requests.append(request)
+            earliest = min(earliest, deadline)
+        self._earliest = earliest
+        self._naps.saw(len(data), earliest - time.monotonic())
         if self._lines.too_long > too_long:
             self._watch.dropped.add("too long", f"over {PIPE_BUF} bytes", self._lines.too_long - too_long)
         return requests
 
     def register_timers(self, timer_requests: list[FileTimerRequest]) -> None:
         """Arm and disarm what the requests ask for, in their order."""
-        for request in timer_requests:
-            self._request_count += 1
-            # torch's own requests have none.
-            deadline = getattr(request, "_deadline", None)
-            self._watch.register(request, deadline, checked=deadline is not None)
-            worker = self._watch.workers.get(request.worker_id)
-            if worker is not None and worker.absent:
-                self._exited.add(request.worker_id)
+        self._request_count += len(timer_requests)
+        self._watch.register_all(timer_requests)
+        self._exited |= self._watch.workers.absent
 
     def clear_timers(self, worker_pids: set[int]) -> None:
         """Disarm all timers of these workers, and of those that do not run any more."""

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from unhang._core.frames import FrameSplitter, embedded, frame, payload_of
 from unhang._core.pickled_requests import KeptFrames, Parser, instant
 from unhang._core.tally import Tally
+from unhang._platform.naps import Naps
 from unhang._platform.queue_pipe import QueueReader, QueueWriter, UnsupportedQueueError, make_room
 from unhang._platform.waiter import Waiter
 from unhang.api import RequestQueue, TimerClient, TimerRequest, TimerServer
@@ -41,10 +42,12 @@ _getpid = os.getpid
 
 # Seconds a client waits for a full pipe before it leaves the waiting to the queue's own thread.
 _PATIENCE = 1.0
-# Requests that come within a millisecond cost the server one wake-up, not one each.
-_NAP = 0.001
+# Seconds between two looks at what waits for the lock to be let go.
+_LET_WRITE = 0.001
 # The rest of a request that does not come within a second will not come, nor will a lock be given back.
 _STALL = 1.0
+# How many looks at the lock fit into that.
+_LOOKS = 20
 # A writer holds the queue's lock for microseconds; see QueueReader.lock_is_stuck.
 _LOCK_PATIENCE = 0.1
 # What a stuck lock held back is on its way for so long; or for the longer time, if the queue has counted more of it.
@@ -181,8 +184,11 @@ class MultiprocessingRequestQueue(RequestQueue):
         self._pending: deque[TimerRequest] = deque()
         self._earliest = math.inf
         self._phantoms = 0
+        self._next_look = 0.0
         self._interrupted = False
         self._frames = FrameSplitter()
+        self._naps = Naps()
+        self._parse = Parser().parse
         self._unfinished_since = 0.0
         self.waiter = Waiter()
         self._pipe: QueueReader | None = None
@@ -238,9 +244,8 @@ class MultiprocessingRequestQueue(RequestQueue):
             remaining = min(until, self._earliest) - time.monotonic()
             if remaining <= 0:
                 break
-            if self.waiter.wait(remaining) and remaining > 2 * _NAP:
-                time.sleep(_NAP)
-            self._pump(pipe)
+            self._naps.take(remaining, self.waiter)
+            self._naps.flowing = self._pump(pipe)
         if len(self._pending) < size and timeout > 0 and time.monotonic() >= until:
             # Counted in by writers that were killed before they wrote.
             self._phantoms = pipe.backlog()
@@ -252,10 +257,16 @@ class MultiprocessingRequestQueue(RequestQueue):
         self._interrupted = True
         self.waiter.wake()
 
-    def free_lock(self) -> None:
-        """Unlock the queue's writers if one of them was found to hold the lock for a second. Never waits."""
+    def free_lock(self, now: float) -> None:
+        """Unlock the queue's writers if one of them was found to hold the lock for a second. Never waits.
+
+        To be called again and again, with monotonic seconds.
+        """
+        if now < self._next_look:
+            return
+        self._next_look = now + _STALL / _LOOKS
         pipe = self._opened()
-        if pipe is not None and pipe.look_at_lock(time.monotonic(), _STALL):
+        if pipe is not None and pipe.look_at_lock(now, _STALL):
             logger.warning(_UNLOCKED_IT)
 
     def settle(self) -> list[TimerRequest]:
@@ -278,7 +289,7 @@ class MultiprocessingRequestQueue(RequestQueue):
         until = time.monotonic() + _UNLOCKED_MOST
         time.sleep(_UNLOCKED)
         while pipe.backlog() and time.monotonic() < until:
-            time.sleep(_NAP)
+            time.sleep(_LET_WRITE)
             self._pump(pipe)
 
     def writers_held(self) -> contextlib.AbstractContextManager[None]:
@@ -287,50 +298,80 @@ class MultiprocessingRequestQueue(RequestQueue):
         return contextlib.nullcontext() if pipe is None else pipe.writers_held(_LOCK_PATIENCE)
 
     def _take(self, size: int) -> list[TimerRequest]:
+        if not self._pending:
+            return []
         taken = [self._pending.popleft() for _ in range(min(size, len(self._pending)))]
         if self._until_due:
-            self._earliest = min((request._received[1] for request in self._pending), default=math.inf)
+            left = self._pending
+            self._earliest = min((request._received[1] for request in left), default=math.inf) if left else math.inf
         return taken
 
-    def _pump(self, pipe: QueueReader, patience: float = _STALL) -> None:
-        """Move what the pipe holds to the pending requests; half a message is given up after so many seconds."""
+    def _pump(self, pipe: QueueReader, patience: float = _STALL) -> bool:
+        """Move what the pipe holds to the pending requests; half a message is given up after so many seconds.
+
+        Returns whether the pipe held anything.
+        """
+        data = pipe.read()
+        if not data and not self._frames.unfinished:
+            return False
         now = time.monotonic()
         out_of_step = self._frames.out_of_step
-        payloads = self._frames.feed(pipe.read())
+        payloads = self._frames.feed(data)
         if self._frames.out_of_step > out_of_step:
             self._dropped.add("out of step", "bytes that are no message", self._frames.out_of_step - out_of_step)
         if payloads or not self._frames.unfinished:
             self._unfinished_since = now
         elif now - self._unfinished_since > patience:
-            # What came behind it does not make it any younger.
+            # What came after it does not make it any younger.
             self._dropped.add("half a message", "its writer did not finish it")
             payloads = self._frames.resume()
         pipe.took(len(payloads))
-        for payload in payloads:
-            self._decode(payload)
+        self._naps.saw(len(data), self._receive(payloads, now - time.time()) - now)
+        return bool(data)
 
-    def _decode(self, payload: bytes, *, whole: bool = True) -> None:
+    def _receive(self, payloads: list[bytes], offset: float) -> float:
+        """Append the requests to those that are pending; returns the earliest deadline among them.
+
+        Args:
+            payloads: their pickles.
+            offset: from the wall clock to the monotonic one, now: not when the requests are taken, since the wall clock
+                may step in between.
+        """
+        earliest = math.inf
+        for payload in payloads:
+            parsed = self._parse(payload)
+            if parsed is None:
+                earliest = min(earliest, self._decode(payload, offset))
+                continue
+            request = TimerRequest(*parsed)
+            deadline = parsed[2] + offset if parsed[2] >= 0 else math.inf
+            request._received = (parsed[2], deadline)
+            self._pending.append(request)
+            earliest = min(earliest, deadline)
+        self._earliest = min(self._earliest, earliest) if self._until_due else math.inf
+        return earliest
+
+    def _decode(self, payload: bytes, offset: float, *, whole: bool = True) -> float:
+        """As `_receive`, for one payload, by a real unpickler."""
         try:
-            self._accept(_RequestUnpickler(io.BytesIO(payload)).load())
+            return self._accept(_RequestUnpickler(io.BytesIO(payload)).load(), offset)
         except Exception as error:  # noqa: BLE001 - a damaged pickle may raise anything
             self._dropped.add(f"not a request ({type(error).__name__})", str(error)[:100])
-            for inner in embedded(payload) if whole else ():
-                self._decode(inner, whole=False)
+        inner = embedded(payload) if whole else []
+        return min((self._decode(each, offset, whole=False) for each in inner), default=math.inf)
 
-    def _accept(self, request: Any) -> None:
+    def _accept(self, request: Any, offset: float) -> float:
         if not isinstance(request, TimerRequest):
             # torch's own requests, from a queue that is read with get(), or something that is none.
             request = TimerRequest(request.worker_id, request.scope_id, request.expiration_time)
         if not (hasattr(request, "worker_id") and hasattr(request, "scope_id")):
             raise TypeError("a field is missing")
-        disarms = request.expiration_time < 0
-        # Now, not when somebody gets it: the wall clock may step in between.
-        received = request.expiration_time - time.time() + time.monotonic()
-        deadline = math.inf if disarms else received
+        deadline = math.inf if request.expiration_time < 0 else request.expiration_time + offset
         request._received = (request.expiration_time, deadline)
         if self._until_due:
             self._earliest = min(self._earliest, deadline)
         self._pending.append(request)
+        return float(deadline)
 
     def _get_from_queue(self, size: int, timeout: float) -> list[TimerRequest]:
         """As `get`, where the queue's pipe cannot be used. It may wait for half a message."""
@@ -340,7 +381,8 @@ class MultiprocessingRequestQueue(RequestQueue):
             if self._interrupted:
                 break
             try:
-                self._accept(self._mp_queue.get(block=True, timeout=max(0.0, remaining)))
+                request = self._mp_queue.get(block=True, timeout=max(0.0, remaining))
+                self._accept(request, time.monotonic() - time.time())
             except Empty:
                 break
             except Exception as error:  # noqa: BLE001 - a damaged pickle may raise anything
@@ -403,9 +445,7 @@ class LocalTimerServer(TimerServer):
 
     def register_timers(self, timer_requests: list[TimerRequest]) -> None:
         """See `TimerServer.register_timers`."""
-        for request in timer_requests:
-            # torch's own requests have no deadline of ours.
-            self._watch.register(request, getattr(request, "_deadline", None))
+        self._watch.register_all(timer_requests)
 
     def clear_timers(self, worker_ids: set[int]) -> None:
         """See `TimerServer.clear_timers`."""
@@ -440,14 +480,14 @@ class LocalTimerServer(TimerServer):
         queue = self._request_queue
         if not isinstance(queue, MultiprocessingRequestQueue):
             return
-        queue.free_lock()
+        queue.free_lock(self._watch.wall.read_at)
         if self._watch.is_due(self._judged_by):
             self.register_timers(queue.settle())
 
     def _reap_expired(self, expired: dict[Any, list[TimerRequest]]) -> set[Any]:
         queue = self._request_queue
-        if not expired or not isinstance(queue, MultiprocessingRequestQueue):
-            return super()._reap_expired(expired)
+        if not (expired and isinstance(queue, MultiprocessingRequestQueue)):
+            return super()._reap_expired(expired) if expired else set()
         with queue.writers_held():
             reaped = super()._reap_expired(expired)
             self._watch.workers.await_exits(reaped, _LAST_BREATH)

@@ -108,6 +108,8 @@ class DeadlineTable(Generic[Request]):
         The timers stay live: whoever acts on them disarms, re-arms or postpones them.
         """
         raw = now - self._given_back
+        if not self._heap or self._heap[0][0] > raw:
+            return {}
         due = []
         while self._heap and self._heap[0][0] <= raw:
             entry = heapq.heappop(self._heap)

@@ -64,7 +64,7 @@ class FrameSplitter:
         return payloads
 
     def _take(self, payloads: list[bytes]) -> bool:
-        """Move what is complete out of the buffer, up to what cannot be a frame; returns whether there is such a thing."""
+        """Move what is complete out of the buffer; returns whether what follows cannot be a frame."""
         buffer = self._buffer
         start, size = 0, len(buffer)
         broken = False

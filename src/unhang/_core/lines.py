@@ -19,6 +19,10 @@ class LineSplitter:
         """The lines that are complete now, without their newlines; empty lines are left out."""
         *complete, rest = data.split(b"\n")
         lines = []
+        if complete and not (self._unfinished or self._skipping) and len(max(complete, key=len)) <= self._limit:
+            # All is well, as it is nearly always.
+            lines = list(filter(None, complete))
+            complete = []
         for piece in complete:
             line = self._unfinished + piece
             self._unfinished = b""

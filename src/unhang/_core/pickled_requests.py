@@ -1,8 +1,8 @@
 """Timer requests as they go through a queue's pipe: pickles, of which only a few bytes differ from one to the next.
 
-`KeptFrames` are the worker's side: what comes before and after the expiration time is kept for each scope. `Parser` is the
-server's: it knows the pickles of our `TimerRequest` by their shape, and leaves all others to a real unpickler. Both yield
-exactly what pickling and unpickling would.
+`KeptFrames` are the worker's side: what comes before and after the expiration time is kept for each scope. `Parser` is
+the server's: it knows the pickles of our `TimerRequest` by their shape, and leaves all others to a real unpickler. Both
+yield exactly what pickling and unpickling would.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _FLOAT, _REST = _OPCODE + 1, _OPCODE + 9
 
 
 class Frames(NamedTuple):
-    """The frames of the requests of one process for one scope: ``armed + eight bytes + armed_end``, and ``disarmed``."""
+    """The requests of one process for one scope as frames: ``armed + eight bytes + armed_end``, and ``disarmed``."""
 
     armed: bytes
     armed_end: bytes

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple, TypeGuard
 VERSION = 1
 LARGEST_PID = 1 << 22
 LARGEST_SIGNAL = 64
+_NUMBERS = frozenset({int, float})
+_LARGEST_INSTANT = 1e300
 
 _decode = json.JSONDecoder().raw_decode
 
@@ -81,6 +83,20 @@ def _fields(line: bytes) -> Fields:
     expiration_time: Any = message.get("expiration_time")
     check_request(pid, scope_id, expiration_time)
     return Fields(pid, scope_id, expiration_time, signal)
+
+
+def is_plain(request: Any) -> bool:
+    """Whether `check_request` would find nothing, nor anything unusual; at once."""
+    try:
+        return (
+            type(request.worker_id) is int
+            and type(request.scope_id) is str
+            and type(request.expiration_time) in _NUMBERS
+            and -LARGEST_PID <= request.worker_id <= LARGEST_PID
+            and -_LARGEST_INSTANT <= request.expiration_time <= _LARGEST_INSTANT
+        )
+    except AttributeError:
+        return False
 
 
 def check_request(worker_id: object, scope_id: object, expiration_time: object) -> None:

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 # Linux lets anyone have a pipe of this size. It holds what workers write while the server cannot look.
 _ROOM = 1 << 20
 _F_SETPIPE_SZ = 1031
+# Bytes read at once: what comes in a nap, mostly.
+_PIECE = 1 << 18
 _KINDS = {stat.S_IFREG: "an ordinary file", stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symbolic link"}
 
 
@@ -141,6 +143,10 @@ class FifoReader:
         """See `Waiter.wait`."""
         return self._waiter.wait(timeout)
 
+    def poll(self) -> bool:
+        """See `Waiter.poll`."""
+        return self._waiter.poll()
+
     @property
     def closed(self) -> bool:
         """Whether it was closed: by `close`, or since this is a forked child."""
@@ -210,14 +216,17 @@ def enlarge(fd: int) -> None:
 
 
 def read_available(fd: int) -> bytes:
-    """What a non-blocking pipe holds, at most `_ROOM` bytes: a writer that never pauses keeps nobody here."""
-    pieces = []
-    size = 0
-    with contextlib.suppress(BlockingIOError):
-        while size < _ROOM and (piece := os.read(fd, 1 << 16)):
-            pieces.append(piece)
-            size += len(piece)
-    return b"".join(pieces)
+    """What a non-blocking pipe holds, at most about `_ROOM` bytes: a writer that never pauses keeps nobody here."""
+    data = b""
+    try:
+        # A read of a pipe that yields less than it was asked for has emptied it.
+        while len(data) < _ROOM and (piece := os.read(fd, _PIECE)):
+            data = data + piece if data else piece
+            if len(piece) < _PIECE:
+                break
+    except BlockingIOError:
+        pass
+    return data
 
 
 def write_patiently(fd: int, data: bytes, patience: float) -> bool:

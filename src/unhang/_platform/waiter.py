@@ -122,6 +122,10 @@ class Waiter:
                     pass
                 return self._select(0.0)
 
+    def poll(self) -> bool:
+        """As `wait`, without waiting at all."""
+        return self._select(0.0)
+
     def _wait_until(self, instant: float) -> bool:
         """As `wait`, some milliseconds late."""
         while (remaining := instant - time.monotonic()) > 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 from unhang._core.clock import Clock
@@ -11,13 +12,25 @@ from unhang._core.oversleep import Oversleep
 _STALL = 0.25
 
 
+class _Here(threading.local):
+    """Tells threads apart, also of forked processes: an id is soon given to the next thread, or is a system call."""
+
+    def __init__(self) -> None:
+        self.thread = object()
+
+
+_here = _Here()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_here.__init__)  # type: ignore[misc] # of the one thread that is there
+
+
 class Presence:
     """Measures, in the loop's thread, the stretches in which it was not there, without those of its own work."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._loop = 0
-        self._begin()
+        self._loop: object = None  # nothing is measured before the loop turns: perhaps in another thread, or process
+        self._back = 0.0
 
     def waits(self, seconds: float) -> None:
         """The loop is about to wait, for so many seconds at most."""
@@ -27,7 +40,8 @@ class Presence:
 
     def is_back(self) -> float:
         """The loop looks again; returns the seconds to give back to every deadline, or 0."""
-        self._begin()
+        if self._loop is None:
+            self._begin()  # it has not waited yet
         self._back = self._idle()
         return self._oversleep.looked(self._back)
 
@@ -37,9 +51,8 @@ class Presence:
 
     def _begin(self) -> None:
         """Measure from now on, if another thread turns the loop: the processor time is a thread's own."""
-        # The native id: the other one is soon given to the next thread.
-        if self._loop != threading.get_native_id():
-            self._loop = threading.get_native_id()
+        if self._loop is not _here.thread:
+            self._loop = _here.thread
             self._back = self._idle()
             self._oversleep = Oversleep(self._back)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from unhang._core.clock import Clock, SystemClock, WallTime
 from unhang._core.deadlines import DeadlineTable
-from unhang._core.requests import MalformedRequestError, check_request
+from unhang._core.requests import MalformedRequestError, check_request, is_plain
 from unhang._core.retries import pause_after
 from unhang._core.tally import Tally
 from unhang._platform.waiter import Waiter
@@ -37,6 +37,12 @@ class RequestLike(Protocol):
 
 
 Request = TypeVar("Request", bound=RequestLike)
+
+
+def _received_deadline(request: RequestLike) -> float | None:
+    """The monotonic deadline that a request was received with, if its expiration time is still the one it had."""
+    expiration_time, deadline = getattr(request, "_received", (None, None))
+    return deadline if expiration_time == getattr(request, "expiration_time", None) else None
 
 
 class Watch(Generic[Request]):
@@ -75,17 +81,56 @@ class Watch(Generic[Request]):
         for request, deadline in timers:
             self.register(request, deadline)
 
-    def register(self, request: Request, deadline: float | None = None, *, checked: bool = False) -> None:
+    def register_all(self, requests: Sequence[Request]) -> None:
+        """Arm and disarm what the requests ask for, as one after the other does: of one timer, the last counts.
+
+        A request that was received with a deadline (`unhang.api.TimerRequest`) and still has the expiration time that
+        it had then is given that one.
+        """
+        if not requests:
+            return
+        last: dict[tuple[int, str], Request] = {}
+        admitted: dict[int, bool] = {}
+        for request in requests:
+            if not is_plain(request):
+                self._apply(last)
+                self.register(request, _received_deadline(request))
+                continue
+            pid = request.worker_id
+            if request.expiration_time < 0 or admitted.get(pid) or self._admits(pid, admitted):
+                last[pid, request.scope_id] = request
+        self._apply(last)
+
+    def _admits(self, pid: int, admitted: dict[int, bool]) -> bool:
+        """Whether timers of this process are armed, which is found out once for many requests, and counted for each."""
+        try:
+            admitted[pid] = self._admit(pid)
+        except OSError as error:
+            self.dropped.add("worker not identified", str(error))
+            return False
+        return admitted[pid]
+
+    def _apply(self, last: dict[tuple[int, str], Request]) -> None:
+        """Arm and disarm timers of admitted workers, and empty the dictionary."""
+        for (pid, scope), request in last.items():
+            if request.expiration_time < 0:
+                self.disarm(pid, scope)
+            else:
+                deadline = _received_deadline(request)
+                if deadline is None:
+                    deadline = self.wall.monotonic(request.expiration_time)
+                self.timers.arm(pid, scope, deadline, request)
+        last.clear()
+
+    def register(self, request: Request, deadline: float | None = None) -> None:
         """Arm or disarm a timer.
 
         Args:
             request: what the worker asks for.
             deadline: monotonic seconds, if the request was converted when it was received.
-            checked: whether the request has been checked.
         """
         try:
-            if not checked:
-                check_request(request.worker_id, request.scope_id, request.expiration_time)
+            check_request(request.worker_id, request.scope_id, request.expiration_time)
             self._register(request, deadline)
         except MalformedRequestError as error:
             self.dropped.add(error.kind, error.detail)

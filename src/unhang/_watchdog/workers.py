@@ -57,6 +57,7 @@ class Workers:
             on_exit: called, within a wait of the loop, with the pid of a worker that has exited.
         """
         self._workers: dict[int, Worker] = {}
+        self.absent: set[int] = set()  # pids of which there was no process when their requests came
         self._waiter = waiter
         self._on_exit = on_exit
 
@@ -68,6 +69,8 @@ class Workers:
         """Take in a worker that is not known: find out who it is, and whether it may be killed at all."""
         self.forget(pid)
         worker = self._workers[pid] = self._identify(pid)
+        if worker.absent:
+            self.absent.add(pid)
         if self._waiter is not None and worker.handle is not None and worker.handle.fd >= 0:
             self._waiter.call_once(worker.handle.fd, functools.partial(self._exited, pid))
         return worker
@@ -99,6 +102,7 @@ class Workers:
     def forget(self, pid: int) -> None:
         """Drop what is known of a worker."""
         worker = self._workers.pop(pid, None)
+        self.absent.discard(pid)
         if worker is not None:
             self._close(worker)
 
