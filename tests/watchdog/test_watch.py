@@ -1,11 +1,15 @@
 """The watch over workers: real processes, a clock moved by hand."""
 
 import errno
+import math
 import os
 import signal
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import workers
 from support import until
@@ -342,3 +346,44 @@ def test_a_killed_process_group_is_heard_again_after_a_while(sight):
     sight.clock.advance(DYING + 0.1)
     sight.arm(-3)
     assert len(sight.watch.timers) == 1
+
+
+REQUESTS = st.lists(
+    st.tuples(st.sampled_from(["one", "two", 5, None]), st.sampled_from([-1, 10.0, 20.0, math.nan, "soon", None])),
+    max_size=8,
+)
+
+
+@given(REQUESTS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_many_requests_at_once_are_as_one_after_the_other(worker, requests):
+    """The same timers are armed, with the same deadlines, and the same faults are counted."""
+    one_by_one, at_once = Sight(), Sight()
+    made = [TimerRequest(worker.pid, scope, at) for scope, at in requests] + [SimpleNamespace(worker_id=worker.pid)]
+    for request in made:
+        one_by_one.watch.register(request)
+    at_once.watch.register_all(made)
+    assert sorted(one_by_one.watch.timers) == sorted(at_once.watch.timers)
+    assert sorted(deadline for deadline, _ in one_by_one.watch.timers.items()) == sorted(
+        deadline for deadline, _ in at_once.watch.timers.items()
+    )
+    assert dict(one_by_one.watch.dropped.counts) == dict(at_once.watch.dropped.counts)
+    for sight in (one_by_one, at_once):
+        sight.watch.close()
+
+
+def test_each_request_of_a_refused_worker_is_counted(sight):
+    """Though who it is, is found out once."""
+    sight.watch.register_all([TimerRequest(1, "scope", sight.clock.wall() + 10) for _ in range(3)])
+    assert dict(sight.watch.dropped.counts) == {"refused": 3}
+
+
+def test_a_deadline_of_an_expiration_time_that_was_changed_is_not_used(sight, worker):
+    """The one that a request was received with counts as long as it says the same."""
+    request = TimerRequest(worker.pid, "scope", sight.clock.wall() + 10)
+    request._received = (request.expiration_time, sight.clock.now() + 5)
+    sight.watch.register_all([request])
+    assert sight.watch.timers.next_deadline() == sight.clock.now() + 5
+    request.expiration_time += 600
+    sight.watch.register_all([request])
+    assert sight.watch.timers.next_deadline() == pytest.approx(sight.clock.now() + 610)

@@ -32,7 +32,8 @@ _SHAPE = re.compile(
     rb"\x8c\tworker_id\x94(?:J(.{4})|M(..)|K(.))u\x86\x94b\.",
     re.DOTALL,
 )
-# Where a float's opcode and its eight bytes stand in it.
+# Where what the frame's length counts begins in it, and where a float's opcode and its eight bytes stand.
+_BODY = 11
 _OPCODE = 66
 _FLOAT, _REST = _OPCODE + 1, _OPCODE + 9
 
@@ -101,7 +102,7 @@ class Parser:
 
     def _learn(self, key: bytes, payload: bytes) -> tuple[int, str] | None:
         found = _SHAPE.fullmatch(payload)
-        if found is None:
+        if found is None or int.from_bytes(payload[3:_BODY], "little") != len(payload) - _BODY:
             return None
         _, length, scope, integer, short, byte = found.groups()
         try:
