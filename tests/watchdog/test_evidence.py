@@ -193,6 +193,17 @@ def test_whoever_is_never_killed_is_not_disturbed(monkeypatch):
     handle.close()
 
 
+def test_a_worker_that_is_not_stopped_for_it_has_stacks_without_c_functions(start, stopped):
+    """py-spy gets those of a worker that it stops alone; asked for both, it gets nothing."""
+    worker = start(workers.idle)
+    worker.heard()
+    stopped(worker.pid)
+    subject = subject_of(worker)
+    seen = found(subject, options=Options(native=True))
+    assert (seen.stacks_from, seen.without) == ("py-spy", ())
+    subject.handle.close()
+
+
 def test_a_stopped_worker_is_stopped(start, stopped):
     """Its stacks are there all the same, and it stays stopped."""
     worker = start(workers.idle)

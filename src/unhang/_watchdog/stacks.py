@@ -128,7 +128,7 @@ class Stacks:
         suspect = running.suspect(symptoms)
         if suspect:
             return self._wanted_of(suspect, symptoms)
-        native = self.source == "py-spy" and not self._gentle and calls.wants_native(symptoms)
+        native = self.source == "py-spy" and not self._nonblocking and calls.wants_native(symptoms)
         sampled = any(sample.native for sample in self.samples.get(symptoms.relevant.id, ()))
         return True if native and not sampled else None
 
@@ -140,7 +140,7 @@ class Stacks:
             return None
         if len(samples) >= (_MOST_GENTLE_SAMPLES if self._gentle else _MOST_SAMPLES):
             return None
-        if self._gentle or self.source != "py-spy" or len(samples) < _PLAIN_SAMPLES:
+        if self._nonblocking or self.source != "py-spy" or len(samples) < _PLAIN_SAMPLES:
             return False
         return self.symbols or all(sample.above for sample in samples if sample.native)
 
@@ -157,6 +157,7 @@ class Stacks:
     def _by_pyspy(self, *, native: bool, budget: float) -> tuple[Thread, ...]:
         """The threads, also put down as a sample."""
         threads = self._with_source(number(self._dump(native, time.monotonic() + budget), self._now))
+        native = native and not self._nonblocking
         self.owners.append(next((thread.id for thread in threads if thread.holds_gil), 0))
         self._sample(threads, native=native)
         if self._native:
@@ -185,7 +186,7 @@ class Stacks:
         return pyspy.dump(
             self._now.pid,
             nonblocking=self._nonblocking,
-            native=native,
+            native=native and not self._nonblocking,  # py-spy refuses to do both
             budget=left if self._nonblocking or native else _BLOCKING_SHARE * left,
             user=self._user,
             group=None if self._user is None else self._now.group,
