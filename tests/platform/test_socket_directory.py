@@ -92,14 +92,6 @@ def test_a_runtime_directory_of_another_user_is_passed_over(place, runtime, othe
     assert well_known_directory() == str(named(place))
 
 
-def test_a_runtime_directory_that_is_too_deep_is_passed_over(place, monkeypatch):
-    """The name of a socket has to fit in as well."""
-    deep = place / ("x" * 88)
-    deep.mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
-    assert well_known_directory() == str(named(place))
-
-
 def test_a_umask_spoils_nothing(place, umask):
     """Neither a well-known directory nor a fresh one, nor those above a directory of reports."""
     assert mode(well_known_directory()) == 0o700
@@ -176,6 +168,16 @@ def test_where_is_searched(place, runtime):
     assert directories_to_search() == [[str(runtime / "unhang")], fresh]
     (runtime / "unhang").chmod(0o500)
     assert directories_to_search() == [[str(runtime / "unhang")], [str(named(place))], fresh]
+
+
+def test_a_directory_with_room_for_short_names_alone_is_searched_first(place, monkeypatch):
+    """`serve.sock` may be in there, and a watchdog with a longer name in the next one."""
+    deep = place / ("x" * (88 - len(str(place))))
+    deep.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+    assert directories_to_search() == [[str(deep / "unhang")], [str(named(place))], []]
+    assert well_known_directory("serve.sock") == str(deep / "unhang")
+    assert os.path.dirname(new_address("watchdog")) == str(named(place))
 
 
 def test_root_of_a_user_namespace_is_named_as_outside(monkeypatch, tmp_path):

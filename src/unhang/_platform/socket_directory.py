@@ -102,11 +102,14 @@ def directories_to_search() -> list[list[str]]:
     """
     groups = []
     for path in _well_known():
-        with contextlib.suppress(AddressError):
-            groups.append([_made(path, _socket("watchdog"))])
+        try:
+            groups.append([_made(path, "")])
+        except AddressError:
+            if _is_private(path):  # read-only by now
+                groups.append([path])
+            continue
+        if _has_room(path, _socket("watchdog")):
             break
-        if _is_private(path):  # read-only by now, or with room for a shorter name
-            groups.append([path])
     return [*groups, [path for parent in _parents() for path in _fresh_ones(parent)]]
 
 
