@@ -293,9 +293,8 @@ def test_ctrl_c_is_no_unexpected_death(terminal, tmp_path):
     """A worker that exits with 1 because of it did so on request; one that does so by itself is reported."""
     program = tmp_path / "program.py"
     program.write_text(ENDS_BADLY)
-    job = terminal(
-        *UNHANG, "run", "--", "sh", "-c", f"trap '' INT; trap - INT; {sys.executable} {program}; echo en''ded"
-    )
+    worker = shlex.join([sys.executable, str(program)])
+    job = terminal(*UNHANG, "run", "--", "sh", "-c", f"trap '' INT; trap - INT; {worker}; echo en''ded")
     job.shows("ready")
     job.type(b"\x03")
     assert not job.sees("died", 2)
@@ -443,7 +442,7 @@ def test_signals_reach_the_command(popen):
     code = f"""
 import signal, sys
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGRTMIN):
-    signal.signal(number, lambda number, frame: print(number, flush=True))
+    signal.signal(number, lambda number, frame: os.write(1, b"%d\\n" % number))
 signal.signal(signal.SIGUSR2, lambda number, frame: sys.exit(9))
 print("ready", flush=True)
 {HANDLE_SIGNALS}
