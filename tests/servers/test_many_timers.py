@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import capabilities
 import many_timers
 import unhang
 from many_timers import BAD
@@ -30,7 +31,7 @@ def crowd(start):
     def start_crowd(function, client, count):
         worker = start(function, client, count)
         if worker.heard() != "armed":
-            pytest.skip(f"needs a process that may have {count} threads")
+            capabilities.lacks("threads", f"a process that may have {count}")
         return worker
 
     return start_crowd
@@ -94,7 +95,7 @@ def test_viewers_see_one_worker_and_its_expired_block(serve_shared, crowd, event
     assert metric(text, "unhang_nearest_deadline_seconds") < 0
 
 
-def test_many_clients_of_a_process_are_one_worker(serve_shared, start):
+def test_many_clients_of_a_process_are_one_worker(many_descriptors, serve_shared, start):
     """Also when there are more of them than one message of a viewer holds descriptors; their timers are all there."""
     server = serve_shared(evidence=0)
     worker = start(many_timers.with_many_clients, server.address, [False] * 300)
