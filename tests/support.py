@@ -71,7 +71,7 @@ class Worker:
             if not connection.wait([self._handle], 0):
                 kill_tree(self.pid)
             connection.wait([self._handle], LONG)
-            self.process.join(0)
+            self.process.join(LONG)  # a forkserver writes the status of its child in a moment
             self.process.close()
             self._pipe.close()
             os.close(self._handle)

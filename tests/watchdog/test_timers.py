@@ -71,7 +71,7 @@ class Crowd(RuleBasedStateMachine):
     def fill(self, count, client):
         """Handlers that came before."""
         for number in range(count):
-            self.arm(client, f"handler {number % 7}", 20 + number / 1024)
+            self.arm(client, f"handler {number % 7}", 20 + number % 3)
 
     @rule(client=st.integers(0, 2), scope=st.sampled_from("abcdef"), after=st.sampled_from([1, 2, 3, 5, 8, 25]))
     def enter(self, client, scope, after):

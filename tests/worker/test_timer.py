@@ -352,7 +352,7 @@ def test_a_decorator_of_one_client_names_the_function_too(unhang_watchdog):
     @unhang.expires(5, client=client, signal="SIGINT")
     def late():
         unhang_watchdog.advance(5)
-        return [parse_ending(seen.ending)[0] for page in unhang_watchdog._worker.pages for seen in page.live()]
+        return [parse_ending(seen.ending)[0] for seen in unhang_watchdog._worker.timers.live()]
 
     assert late() == [signal.SIGINT]
     assert [(timer.scope, timer.after) for timer in unhang_watchdog.expired] == [(late.__qualname__, 5)]

@@ -9,8 +9,11 @@ import msgspec
 from unhang._core.requests import LARGEST_PID, LARGEST_SIGNAL, parse_line
 
 
-class Line(msgspec.Struct, gc=False):
-    """A request as `unhang._core.requests` describes it."""
+class Line(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A request as `unhang._core.requests` describes it.
+
+    Only with the fields that it knows: msgspec skips others without a look at their encoding.
+    """
 
     pid: Annotated[int, msgspec.Meta(ge=-LARGEST_PID, le=LARGEST_PID)]
     scope_id: str
@@ -30,5 +33,5 @@ def read_line(line: bytes) -> Line:
     """
     try:
         return _decode(line)
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return Line(*parse_line(line))
