@@ -427,3 +427,83 @@ def test_a_watchdog_that_was_away_does_not_recheck_before_it_has_looked(stage):
     assert stage.watch.recheck(worker) is None
     stage.clock.advance(0)
     assert [timer.late for timer in stage.watch.recheck(worker)] == [0.5]
+
+
+def crowd(stage, worker, count, after, *, observed=False):
+    """So many timers more, in a page of their own."""
+    memory = bytearray(1 << 20)
+    page = PageWriter(memory)
+    worker.timers.add(PageReader(memoryview(memory), observed=observed))
+    for number in range(count):
+        slot = page.add_slot()
+        label(slot, f"handler {number}".encode(), after * SECOND)
+        slot[SEQUENCE] = 1
+        slot[DEADLINE] = stage.clock.now_ns() + after * SECOND
+
+
+def counted_looks(stage):
+    """The looks at workers from now on."""
+    looks, look_at = [], stage.watch.look_at
+
+    def look(worker, **options):
+        looks.append(worker)
+        assert len(looks) < 100, "it keeps the loop busy"
+        look_at(worker, **options)
+
+    stage.watch.look_at = look
+    return looks
+
+
+def test_thousands_that_get_time_back_hide_nobody(stage):
+    """Their deadlines are over, but not with what they get back: a timer that has expired is found among them."""
+    worker = stage.worker()
+    stage.clock.advance(0)
+    crowd(stage, worker, 3000, 5)
+    stage.watch.look_at(worker)
+    stage.clock.jump(30)  # the host is paused
+    stage.clock.advance(0)
+    counted_looks(stage)
+    stage.arm(worker, 1.0, "expires")
+    stage.clock.advance(2.0)
+    assert stage.kills[0] == (7, ["expires"])
+
+
+def test_thousands_that_are_observed_only_hide_nobody(stage):
+    """The worker is killed for the timer of another client all the same."""
+    worker = stage.worker()
+    stage.clock.advance(0)
+    crowd(stage, worker, 3000, 1, observed=True)
+    stage.arm(worker, 1.0, "expires")
+    stage.watch.look_at(worker)
+    counted_looks(stage)
+    stage.clock.advance(1.5)
+    assert (7, ["expires"]) in stage.kills
+    assert stage.told[0] == ("expired", 7)
+
+
+def test_of_thousands_that_expire_together_the_first_is_the_one_named(stage):
+    """A worker is told with a thousand of them, the earliest first; and while it is dealt with, nothing is busy."""
+    worker = stage.worker()
+    stage.clock.advance(0)
+    crowd(stage, worker, 3000, 2)
+    stage.watch.look_at(worker)
+    slot = worker.page.add_slot()
+    label(slot, b"first", SECOND)
+    slot[DEADLINE] = stage.clock.now_ns() + 2 * SECOND - 1  # and the kick is lost
+    stage.outcome = Outcome.PENDING
+    counted_looks(stage)
+    stage.clock.advance(7)
+    ((_, scopes),) = stage.kills
+    assert (scopes[0], len(scopes)) == ("first", 1000)
+
+
+def test_a_held_worker_with_thousands_of_expired_timers_does_not_keep_the_loop_busy(stage):
+    """A debugger holds it: it is looked at once a second."""
+    worker = stage.worker()
+    stage.clock.advance(0)
+    crowd(stage, worker, 3000, 1)
+    stage.watch.look_at(worker)
+    stage.held = True
+    counted_looks(stage)
+    stage.clock.advance(10)
+    assert stage.told == [("held", 7)]

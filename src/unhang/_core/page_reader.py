@@ -98,6 +98,14 @@ def _no_fence() -> None:
     """Order nothing."""
 
 
+Credited = Callable[[int, int], int]
+
+
+def not_credited(deadline: int, timeout: int) -> int:  # noqa: ARG001 - see `Credited`
+    """Nothing is given back."""
+    return deadline
+
+
 class PageReader:
     """The watchdog's side of a page, which trusts nothing in it.
 
@@ -180,18 +188,22 @@ class PageReader:
         former = [deadline for deadline in self._deadlines[: self.used].tolist() if deadline > disarmed]
         return min(former) - NEVER if former else NEVER
 
-    def due(self, now: int, most: int) -> tuple[list[tuple[int, int]], int]:
+    def due(self, now: int, credited: Credited = not_credited) -> tuple[list[tuple[int, int]], int]:
         """The slots that have expired, each with its deadline, and the earliest deadline of the others.
 
-        There may be more when ``most`` are returned; then the other deadline is ``now``.
+        Args:
+            now: this instant.
+            credited: the deadline with what a timer gets back, from its deadline and its timeout: it decides.
         """
         expired, earliest = [], NEVER
         for index, deadline in enumerate(self._deadlines[: self.used].tolist()):
             if 0 < deadline <= now:
-                expired.append((index, deadline))
-                if len(expired) >= most:
-                    return expired, now
-            elif now < deadline < earliest:
+                later = credited(deadline, self._words[HEADER_WORDS + index * SLOT_WORDS + TIMEOUT])
+                if later <= now:
+                    expired.append((index, deadline))
+                    continue
+                deadline = later  # noqa: PLW2901 - that is what counts
+            if now < deadline < earliest:
                 earliest = deadline
         return expired, earliest
 

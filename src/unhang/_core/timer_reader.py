@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from unhang._core.page import NEVER
-from unhang._core.page_reader import PageReader, Snapshot
+from unhang._core.page_reader import Credited, PageReader, Snapshot, not_credited
 
 # Slots beyond which the scopes of a worker are not counted: each text has to be read for that, a microsecond or less.
 _MOST_COUNTED = 4096
@@ -75,30 +75,39 @@ class TimerReader:
         """The longest pretimeout, in nanoseconds; 0: there is none."""
         return max((page.pretimeout for page in self._pages), default=0)
 
-    def look(self, beat: int, now: int, most: int, *, again_soon: bool) -> tuple[list[Arming], int]:
+    def look(self, beat: int, now: int, credited: Credited, *, again_soon: bool) -> tuple[list[Arming], int]:
         """Promise the worker the next look, and return what has expired, and when that look has to be.
 
         Args:
             beat: when the watchdog looks at the latest.
             now: this instant.
-            most: how many that have expired are wanted; there may be somewhat more, and when so many are returned, more
-                of them may be left, and the next look is now.
+            credited: as for `due`.
             again_soon: look again when a timer that was disarmed would have expired.
         """
         due: list[Arming] = []
         next_look = NEVER
         for page in self._pages:
-            expired, earliest = _look(page, beat, now, max(1, most - len(due)), again_soon=again_soon)
+            expired, earliest = _look(page, beat, now, credited, again_soon=again_soon)
             due += [Arming(page, index, deadline) for index, deadline in expired]
             next_look = min(next_look, earliest)
         return due, next_look
 
-    def due(self, now: int, most: int) -> tuple[list[Arming], int]:
-        """What has expired, and the earliest deadline of the others; ``most`` as for `look`."""
+    def due(
+        self, now: int, credited: Credited = not_credited, *, observed_too: bool = True
+    ) -> tuple[list[Arming], int]:
+        """What has expired, and the earliest deadline of the others.
+
+        Args:
+            now: this instant.
+            credited: the deadline with what a timer gets back, from its deadline and its timeout: it decides.
+            observed_too: also those for which the worker is never to be killed.
+        """
         due: list[Arming] = []
         next_one = NEVER
         for page in self._pages:
-            expired, earliest = page.due(now, max(1, most - len(due)))
+            if page.observed and not observed_too:
+                continue
+            expired, earliest = page.due(now, credited)
             due += [Arming(page, index, deadline) for index, deadline in expired]
             next_one = min(next_one, earliest)
         return due, next_one
@@ -163,14 +172,16 @@ class TimerReader:
         return dict(counts)
 
 
-def _look(page: PageReader, beat: int, now: int, most: int, *, again_soon: bool) -> tuple[list[tuple[int, int]], int]:
+def _look(
+    page: PageReader, beat: int, now: int, credited: Credited, *, again_soon: bool
+) -> tuple[list[tuple[int, int]], int]:
     # Raised before the deadlines are read: see the facts in unhang._core.page.
     look = min(beat, page.soon(now)) if again_soon else beat
     page.promise(look, now)
     earliest = page.earliest()
     expired: list[tuple[int, int]] = []
     if earliest <= now:
-        expired, earliest = page.due(now, most)
+        expired, earliest = page.due(now, credited)
     if earliest < look:
         page.promise(earliest, now)
     elif look < beat:

@@ -106,7 +106,7 @@ class PageWatch:
         worker = self._looks.next_request(now / _SECOND + _SOON)
         if worker is None or worker.pending:
             return
-        first, _ = worker.timers.due(worker.timers.earliest(), 1)
+        first, _ = worker.timers.due(worker.timers.earliest())
         seen = [arming.page.snapshot(arming.slot) for arming in first]
         timers = [_expired_timer(each, worker.deadline_of(each), now) for each in seen if each is not None]
         if timers:
@@ -145,7 +145,7 @@ class PageWatch:
         if not self.was_armed:
             self._notice(worker)
         beat = max(self._next_beat, now + 1)
-        due, next_look = worker.timers.look(beat, now, _AT_ONCE + len(worker.dealt_with), again_soon=again_soon)
+        due, next_look = worker.timers.look(beat, now, worker.credited, again_soon=again_soon)
         if not again_soon:
             self._look_early(worker, next_look, now)
         next_look = min(next_look, self._warn(worker, now))
@@ -173,11 +173,12 @@ class PageWatch:
             return NEVER
         longest = max(self._pretimeout, worker.timers.pretimeout)
         told = []
-        near, earliest = worker.timers.due(now + longest, _AT_ONCE + len(worker.early))
-        # Where there are more than that, the next beat is early enough.
-        next_one = earliest - longest if earliest > now + longest else now + BEAT
-        for arming in near:
-            seen = None if arming in worker.early else arming.page.snapshot(arming.slot)
+        near, earliest = worker.timers.due(now + longest)
+        new = sorted(set(near) - worker.early, key=_by_deadline)
+        # Where there are too many, the next beat is early enough.
+        next_one = min(earliest - longest, now + BEAT) if len(new) > _AT_ONCE else earliest - longest
+        for arming in new[:_AT_ONCE]:
+            seen = arming.page.snapshot(arming.slot)
             if seen is None:
                 continue
             credited = worker.deadline_of(seen)
@@ -198,6 +199,7 @@ class PageWatch:
     def _judge(self, worker: Watched, due: list[Arming], now: int) -> int:
         """Deal with timers whose deadlines are over; returns when to look at the worker again."""
         expired, next_look = self._expired(worker, due, now)
+        worker.dealt_with &= set(due)
         observed = [over for over in expired if over[0].page.observed]
         if observed:
             self._hands.tell("expired", worker, _expired_timers(observed, now))
@@ -206,18 +208,15 @@ class PageWatch:
         if not expired:
             return next_look
         if worker.not_before > now:
-            return min(next_look, worker.not_before)
+            return worker.not_before
         return min(next_look, self._deal_with(worker, expired, now))
 
     def _expired(self, worker: Watched, due: list[Arming], now: int) -> tuple[list[_Over], int]:
         """Those that have expired even with what they get back, and are news; and when the next of them does."""
-        armings = set(due)
-        new = armings - worker.dealt_with
-        if len(new) < _AT_ONCE:
-            worker.dealt_with &= armings
+        new = sorted(set(due) - worker.dealt_with, key=_by_deadline)
         next_look = now if len(new) > _AT_ONCE else NEVER
         expired = []
-        for arming in itertools.islice(new, _AT_ONCE):
+        for arming in new[:_AT_ONCE]:
             seen = arming.page.snapshot(arming.slot)
             if seen is None:
                 continue
@@ -231,8 +230,8 @@ class PageWatch:
 
     def _killable(self, worker: Watched, now: int) -> list[_Over]:
         """Those for which it may be killed, as they are now."""
-        due, _ = worker.timers.due(now, _AT_ONCE + len(worker.dealt_with))
-        return [over for over in self._expired(worker, due, now)[0] if not over[0].page.observed]
+        due, _ = worker.timers.due(now, worker.credited, observed_too=False)
+        return self._expired(worker, due, now)[0]
 
     def recheck(self, worker: Watched) -> list[Expired] | None:
         """The timers of a worker that have expired and are still armed; None: nobody can tell, ask after a `turn`."""
@@ -321,6 +320,10 @@ def _notice_progress(worker: Watched, now: int) -> None:
     deadlines = worker.timers.deadlines
     if deadlines != worker.deadlines:
         worker.deadlines, worker.changed_at = deadlines, now
+
+
+def _by_deadline(arming: Arming) -> int:
+    return arming.deadline
 
 
 def _expired_timers(expired: list[_Over], now: int) -> list[Expired]:

@@ -77,10 +77,15 @@ class Watched:
 
     def deadline_of(self, seen: Snapshot) -> int:
         """The deadline of a timer with what it gets back for time that was not its worker's."""
-        deadline = seen.deadline + self.credits.given(seen.armed_at)
-        if seen.armed_at < self.held_until:
+        return self.credited(seen.deadline, seen.timeout)
+
+    def credited(self, deadline: int, timeout: int) -> int:
+        """The same, of a timer that has this deadline and this timeout."""
+        armed_at = deadline - timeout
+        deadline += self.credits.given(armed_at)
+        if armed_at < self.held_until:
             # Nobody knows how long it was held: it may have been since the timer was armed.
-            deadline = max(deadline, self.held_until + seen.timeout)
+            deadline = max(deadline, self.held_until + timeout)
         return deadline
 
 
