@@ -53,7 +53,7 @@ def mode(path):
 
 def named(directory):
     """The well-known directory in there."""
-    return directory / f"unhang-{os.geteuid()}"
+    return directory / socket_directory._name()
 
 
 def make(path, *, permissions=0o700, owner=-1):
@@ -95,7 +95,7 @@ def test_a_runtime_directory_of_another_user_is_passed_over(place, runtime, othe
 def test_a_umask_spoils_nothing(place, umask):
     """Neither a well-known directory nor a fresh one, nor those above a directory of reports."""
     assert mode(well_known_directory()) == 0o700
-    address = str(place / f"unhang-{os.geteuid()}-0123456789abcdef" / "watchdog.sock")
+    address = str(place / f"{socket_directory._name()}-0123456789abcdef" / "watchdog.sock")
     make_fresh_directory(address)
     assert mode(os.path.dirname(address)) == 0o700
     make_directories(str(place / "state" / "reports"))
@@ -149,7 +149,7 @@ def test_no_other_directory_is_removed_with_a_socket(place):
     """Only one that was made for it, and only when it is empty."""
     make(named(place))
     remove_fresh_directory(str(named(place) / "watchdog.sock"))
-    kept = place / f"unhang-{os.geteuid()}-0123456789abcdef"
+    kept = place / f"{socket_directory._name()}-0123456789abcdef"
     make(kept)
     (kept / "other.sock").touch()
     remove_fresh_directory(str(kept / "watchdog.sock"))
@@ -160,10 +160,10 @@ def test_no_other_directory_is_removed_with_a_socket(place):
 
 def test_where_is_searched(place, runtime):
     """In the directory that a watchdog would take now, also if it was spoilt since, then in fresh ones of this user."""
-    fresh = [place / f"unhang-{os.geteuid()}-{digit * 16}" for digit in "12"]
+    fresh = [place / f"{socket_directory._name()}-{digit * 16}" for digit in "12"]
     for path in fresh:
         make(path)
-    make(place / f"unhang-{os.geteuid()}-{'3' * 16}", permissions=0o755)
+    make(place / f"{socket_directory._name()}-{'3' * 16}", permissions=0o755)
     fresh = [str(path) for path in fresh]
     assert directories_to_search() == [[str(runtime / "unhang")], fresh]
     (runtime / "unhang").chmod(0o500)

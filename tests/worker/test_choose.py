@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import capabilities
 import unhang
 from support import until
 from unhang._platform.address import check_address
@@ -290,7 +291,7 @@ def test_a_directory_that_a_group_may_write_to_is_refused(tmp_path, caplog):
     """A client does not connect there, and says so."""
     tmp_path.chmod(0o770)
     if tmp_path.stat().st_uid == 0:
-        os.chown(tmp_path, 1, -1)
+        os.chown(tmp_path, capabilities.other_user(), -1)
     with unhang.expires(60, client=unhang.SharedTimerClient(str(tmp_path / "watchdog.sock"))):
         pass
     assert "group may write" in caplog.text or "another user" in caplog.text
