@@ -24,6 +24,7 @@ from rich.console import Console
 
 from bench_channel import MODULES, PLAIN
 from bench_crowd import Watchdog
+from bench_drop_in import of_drop_in_blocks, of_drop_in_servers
 from bench_evidence_tables import evidence_table, siblings_table
 from bench_learned_tables import learned_table, of_learned
 from bench_requirements import (
@@ -89,7 +90,8 @@ def _block(console: Console, libraries: Sequence[str], *, quick: bool) -> tuple[
     found["plain"] = plain
     console.print("", block_table(found["blocks"] + [row for row in plain["blocks"] if row["library"]]))
     console.print("", anatomy_table(plain["steps"], plain["blocks"]))
-    return found, of_blocks(found["blocks"]) if WHY == COMPILED else of_plain_blocks(found["blocks"])
+    required = of_blocks(found["blocks"]) if WHY == COMPILED else of_plain_blocks(found["blocks"])
+    return found, required + of_drop_in_blocks(found["blocks"])
 
 
 def _instructions(console: Console, libraries: Sequence[str], *, quick: bool) -> tuple[Any, list[Requirement]]:  # noqa: ARG001
@@ -149,7 +151,7 @@ def _server(console: Console, libraries: Sequence[str], *, quick: bool) -> tuple
     found = _section("bench_server.py", libraries, quick=quick)
     console.print("", requests_table(found["flat_out"]))
     console.print("", live_table(found["live"]))
-    return found, []
+    return found, of_drop_in_servers(found)
 
 
 def _imports(console: Console, libraries: Sequence[str], *, quick: bool) -> tuple[Any, list[Requirement]]:
@@ -204,6 +206,14 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--quick", action="store_true", help="a rough run of half a minute")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=tuple(_SECTIONS),
+        default=tuple(_SECTIONS),
+        metavar="SECTION",
+        help=f"some of the sections: {', '.join(_SECTIONS)}",
+    )
     parser.add_argument("--without-torch", action="store_true", help="leave torch out, though it is installed")
     return parser.parse_args()
 
@@ -225,8 +235,8 @@ def main() -> int:
     )
     figures: dict[str, Any] = {"machine": machine, "versions": versions, "quick": arguments.quick}
     requirements: list[Requirement] = []
-    for name, section in _SECTIONS.items():
-        figures[name], required = section(console, libraries, quick=arguments.quick)
+    for name in arguments.only:
+        figures[name], required = _SECTIONS[name](console, libraries, quick=arguments.quick)
         requirements += required
     figures["requirements"] = [{**asdict(requirement), "met": requirement.met} for requirement in requirements]
     figures["seconds"] = time.monotonic() - begun

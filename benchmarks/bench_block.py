@@ -25,6 +25,7 @@ from bench_anatomy import steps
 from bench_channel import KINDS, SHARED, Channel, kinds, section_arguments, serve
 from bench_child import Child
 from bench_empty import AFTER, Empty
+from bench_floor import FIFO_FLOOR, QUEUE_FLOOR, fifo_floor, queue_floor
 from bench_hang import serve_as_is
 from unhang._worker.implementation import COMPILED, WHY
 
@@ -192,8 +193,19 @@ def _of_client(library: str, kind: str, timer: Any, client: Any) -> list[Alterna
     ]
 
 
+def _floors(path: str) -> list[Alternative]:
+    """What the messages of a block cost by themselves, in bursts as long as those of the drop-in."""
+    (drain_queue, to_queue), (drain_fifo, to_fifo) = queue_floor(), fifo_floor(path)
+    return [
+        Alternative("", QUEUE_FLOOR, "", 1, to_queue, drain_queue, served=True),
+        Alternative("", FIFO_FLOOR, "", 1, to_fifo, drain_fifo, served=True),
+    ]
+
+
 def _alternatives(channels: list[Channel]) -> list[Alternative]:
     found = [Alternative("", peer, "", 1, burst) for peer, burst in PEERS.items()]
+    if any(channel.kind in KINDS for channel in channels):
+        found += _floors(f"{channels[0].path}.floor")
     for timer, library in {channel.timer: channel.library for channel in channels if channel.kind in KINDS}.items():
         found += _of_client(library, "do-nothing", timer, _do_nothing(timer))
     for channel in channels:

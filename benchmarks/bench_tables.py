@@ -40,7 +40,8 @@ def block_table(rows: Sequence[Row]) -> Table:
     table = table_of(
         "Cost of a block, for the worker",
         "Medians of bursts in turns. / with: over an empty `with` on a new object. / setitimer: over setting and "
-        "clearing one. CPU: of all threads of the worker, with what a queue's own thread does later.",
+        "clearing one. CPU: of all threads of the worker, with what a queue's own thread does later. Floor: what the "
+        "system takes for requests that are in the pipe when arming returns, for a queue and for a named pipe.",
         [
             "",
             "scope",

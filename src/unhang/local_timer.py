@@ -25,7 +25,7 @@ from unhang._core.frames import FrameSplitter, embedded, frame, payload_of
 from unhang._core.pickled_requests import KeptFrames, Parser, instant
 from unhang._core.tally import Tally
 from unhang._platform.naps import Naps
-from unhang._platform.queue_pipe import QueueReader, QueueWriter, UnsupportedQueueError, make_room
+from unhang._platform.queue_pipe import PIPE_BUF, QueueReader, QueueWriter, UnsupportedQueueError, make_room
 from unhang._platform.waiter import Waiter
 from unhang.api import RequestQueue, TimerClient, TimerRequest, TimerServer
 
@@ -82,10 +82,12 @@ class LocalTimerClient(TimerClient):
     def __init__(self, mp_queue: Any) -> None:
         super().__init__()
         self._mp_queue = mp_queue
-        self._kept = KeptFrames(TimerRequest, os.getpid())
+        self._kept = KeptFrames(TimerRequest, _getpid(), PIPE_BUF)
         self._writer: QueueWriter | None = None
         try:
             self._writer = QueueWriter(mp_queue)
+            # Used for what is kept, so never once it is no more.
+            self._send_now = self._writer.send_now
         except UnsupportedQueueError as error:
             self._fall_back(str(error))
 
@@ -94,7 +96,9 @@ class LocalTimerClient(TimerClient):
         kept = self._kept
         frames = kept.get(scope_id) if kept.pid == _getpid() else None
         if frames is not None and type(expiration_time) is float:
-            self._write(frames.armed + instant(expiration_time) + frames.armed_end)
+            data = frames.armed + instant(expiration_time) + frames.armed_end
+            if not self._send_now(data):
+                self._write(data)
         else:
             self._keep(scope_id)
             self._send(TimerRequest(_getpid(), scope_id, expiration_time))
@@ -104,7 +108,8 @@ class LocalTimerClient(TimerClient):
         kept = self._kept
         frames = kept.get(scope_id) if kept.pid == _getpid() else None
         if frames is not None:
-            self._write(frames.disarmed)
+            if not self._send_now(frames.disarmed):
+                self._write(frames.disarmed)
         else:
             self._send(TimerRequest(_getpid(), scope_id, -1))
 
@@ -112,7 +117,7 @@ class LocalTimerClient(TimerClient):
         """Keep what the requests for a scope look like, for as long as they are written to the pipe."""
         if self._writer is not None:
             if self._kept.pid != _getpid():
-                self._kept = KeptFrames(TimerRequest, _getpid())
+                self._kept = KeptFrames(TimerRequest, _getpid(), PIPE_BUF)
             self._kept.keep(scope_id)
 
     def _send(self, request: TimerRequest) -> None:
@@ -138,7 +143,7 @@ class LocalTimerClient(TimerClient):
     def _fall_back(self, reason: str) -> None:
         """From now on, for good: two ways at once could let a release overtake its acquire."""
         self._writer = None
-        self._kept = KeptFrames(TimerRequest, _getpid())
+        self._kept = KeptFrames(TimerRequest, _getpid(), PIPE_BUF)
         logger.warning(
             "Timers are sent with put() from now on, so this worker is protected only while its other threads "
             "can run: %s",
@@ -238,19 +243,23 @@ class MultiprocessingRequestQueue(RequestQueue):
         pipe = self._opened()
         if pipe is None:
             return self._get_from_queue(size, timeout)
-        until = time.monotonic() + timeout
         self._pump(pipe)
+        if timeout > 0:
+            self._wait_for(size, time.monotonic() + timeout, pipe)
+        self._interrupted = False
+        return self._take(size)
+
+    def _wait_for(self, size: int, until: float, pipe: QueueReader) -> None:
+        """Pump until so many requests are there, or it is ``until``, or one of them is due, or `interrupt`."""
         while len(self._pending) < size and not self._interrupted:
             remaining = min(until, self._earliest) - time.monotonic()
             if remaining <= 0:
                 break
             self._naps.take(remaining, self.waiter)
             self._naps.flowing = self._pump(pipe)
-        if len(self._pending) < size and timeout > 0 and time.monotonic() >= until:
+        if len(self._pending) < size and time.monotonic() >= until:
             # Counted in by writers that were killed before they wrote.
             self._phantoms = pipe.backlog()
-        self._interrupted = False
-        return self._take(size)
 
     def interrupt(self) -> None:
         """Make a `get` that waits, or else the next one, return at once. May be called from any thread."""
@@ -486,8 +495,10 @@ class LocalTimerServer(TimerServer):
 
     def _reap_expired(self, expired: dict[Any, list[TimerRequest]]) -> set[Any]:
         queue = self._request_queue
-        if not (expired and isinstance(queue, MultiprocessingRequestQueue)):
-            return super()._reap_expired(expired) if expired else set()
+        if not expired:
+            return set()
+        if not isinstance(queue, MultiprocessingRequestQueue):
+            return super()._reap_expired(expired)
         with queue.writers_held():
             reaped = super()._reap_expired(expired)
             self._watch.workers.await_exits(reaped, _LAST_BREATH)

@@ -2,7 +2,7 @@
 
 import json
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from unhang._core.requests import LARGEST_PID, MalformedRequestError, parse_line
@@ -37,6 +37,7 @@ def test_any_message_is_read_as_by_the_general_parser(message, ascii_only):
 
 
 @given(st.integers(0, 90), st.binary(max_size=4), st.integers(0, 90))
+@example(2, b"\x80", 0)
 def test_a_damaged_line_is_read_as_by_the_general_parser(place, instead, cut):
     """Also the line after a half of another one."""
     line = json.dumps({"version": 1, "pid": 7, "scope_id": "ä", "expiration_time": 1.5, "signal": 9}).encode()

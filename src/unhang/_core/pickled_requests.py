@@ -65,22 +65,29 @@ def frames_of(make: Callable[[int, str, float], object], pid: int, scope: str) -
 
 
 class KeptFrames:
-    """The `Frames` of one process, by scope: ``kept.get(scope)`` finds what was asked for with `keep` before."""
+    """The `Frames` of one process, by scope: ``kept.get(scope)`` finds what was asked for with `keep` before.
 
-    def __init__(self, make: Callable[[int, str, float], object], pid: int) -> None:
+    Args:
+        make: makes a request.
+        pid: the process.
+        limit: bytes of a frame; longer ones are not kept.
+    """
+
+    def __init__(self, make: Callable[[int, str, float], object], pid: int, limit: int) -> None:
         self.pid = pid
+        self._limit = limit
         self._make = make
         self._kept: dict[object, Frames] = {}
         self.get: Callable[[object], Frames | None] = self._kept.get
 
     def keep(self, scope: object) -> None:
-        """Have them at hand from now on, if the scope is a string that is not too long to be."""
-        if type(scope) is not str or len(scope) > _MOST_KEPT:
+        """Have them at hand from now on, if the scope is a string and not too long."""
+        if type(scope) is not str or len(scope) > self._limit:
             return
         if len(self._kept) >= _MOST_KEPT:
             self._kept.clear()
         found = frames_of(self._make, self.pid, scope)
-        if found is not None:
+        if found is not None and len(found.armed) + _DOUBLE.size + len(found.armed_end) <= self._limit:
             self._kept[scope] = found
 
 

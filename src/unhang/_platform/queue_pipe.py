@@ -90,6 +90,19 @@ class QueueWriter:
         self._uncount = queue._sem.release
         self._fd = _open_again(queue._writer.fileno(), os.O_WRONLY)
 
+    def send_now(self, data: bytes) -> bool:
+        """Write one frame of at most ``PIPE_BUF`` bytes, atomically; False when that cannot be done at this moment."""
+        self._count()
+        sent = False
+        try:
+            sent = _write(self._fd, data) == len(data)
+        except OSError:
+            pass
+        finally:
+            if not sent:
+                self._uncount()
+        return sent
+
     def send(self, data: bytes, patience: float) -> bool:
         """Write one frame, atomically; False when it does not fit, or the pipe was full for so many seconds.
 
@@ -101,10 +114,7 @@ class QueueWriter:
         self._count()
         sent = False
         try:
-            try:
-                sent = _write(self._fd, data) == len(data)
-            except BlockingIOError:
-                sent = write_patiently(self._fd, data, patience)
+            sent = write_patiently(self._fd, data, patience)
         finally:
             if not sent:
                 self._uncount()

@@ -34,15 +34,16 @@ class Presence:
 
     def waits(self, seconds: float) -> None:
         """The loop is about to wait, for so many seconds at most."""
-        self._begin()
-        idle = self._idle()
+        if self._loop is not _here.thread:
+            self._begin()
+        idle = self._clock.now() - self._clock.worked()
         self._oversleep.plan(idle, idle + seconds)
 
     def is_back(self) -> float:
         """The loop looks again; returns the seconds to give back to every deadline, or 0."""
         if self._loop is None:
             self._begin()  # it has not waited yet
-        self._back = self._idle()
+        self._back = self._clock.now() - self._clock.worked()
         return self._oversleep.looked(self._back)
 
     def was_there(self) -> bool:
@@ -50,11 +51,10 @@ class Presence:
         return self._idle() - self._back < _STALL
 
     def _begin(self) -> None:
-        """Measure from now on, if another thread turns the loop: the processor time is a thread's own."""
-        if self._loop is not _here.thread:
-            self._loop = _here.thread
-            self._back = self._idle()
-            self._oversleep = Oversleep(self._back)
+        """Measure from now on, since another thread turns the loop: the processor time is a thread's own."""
+        self._loop = _here.thread
+        self._back = self._idle()
+        self._oversleep = Oversleep(self._back)
 
     def _idle(self) -> float:
         return self._clock.now() - self._clock.worked()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -194,11 +193,11 @@ class Watch(Generic[Request]):
         """Seconds to wait for requests: until the next deadline or beat, but no longer than ``longest``."""
         now = self._clock.now()
         next_deadline = self.timers.next_deadline()
-        wait = min(longest, BEAT, math.inf if next_deadline is None else next_deadline - now)
-        if next_deadline is not None and next_deadline <= self.wall.read_at:
-            # It was due at the last look, and whoever looked let it be: a subclass may.
-            wait = min(longest, _LET_BE)
-        wait = max(wait, 0.0)
+        wait = min(longest, BEAT)
+        if next_deadline is not None:
+            # If it was due at the last look, the loop let it be: a subclass may.
+            let_be = next_deadline <= self.wall.read_at
+            wait = max(0.0, min(longest, _LET_BE) if let_be else min(wait, next_deadline - now))
         self._presence.waits(wait)
         return wait
 
@@ -224,6 +223,8 @@ class Watch(Generic[Request]):
 
     def expired(self, wall: float) -> dict[int, list[Request]]:
         """The requests that have expired when the wall clock shows ``wall``, by worker."""
+        if not self.timers:
+            return {}
         return self.timers.expired(self.wall.monotonic(wall))  # type: ignore[return-value]
 
     def kill(self, pid: int, number: int) -> bool:

@@ -32,6 +32,8 @@ _client: Any = None  # a TimerClient or a SharedTimerClient
 # What the environment named, by what it said then: threads that enter their first blocks together get one client.
 _named: dict[tuple[str | None, str | None], Any] = {}
 _expiration: Any = None  # the class, once it is loaded
+_contract_clients: set[type] = set()  # the classes of clients with which blocks were made already, unlike shared ones
+_NUMBERS = frozenset({float, int})
 _getframe = sys._getframe
 
 
@@ -102,6 +104,13 @@ def expires(
             return Timer(client.sites[scope, after])
         except (KeyError, TypeError):
             pass
+    elif (
+        scope is not None
+        and type(client) in _contract_clients
+        and type(after) in _NUMBERS
+        and signal is grace is pretimeout is None
+    ):
+        return _expiration(after, scope, client)  # type: ignore[no-any-return]
     options: dict[str, Any] = {}
     if not signal is grace is pretimeout is None:
         options = {"signal": signal, "grace": grace, "pretimeout": pretimeout}
@@ -133,9 +142,11 @@ def _expires(
         return client.timer(after, scope, source, key, **options)
     if options:
         raise TypeError(f"signal, grace and pretimeout are for shared timers, not for a {type(client).__name__}")
-    if type(after) is not float and hasattr(after, "budgets"):
+    if hasattr(after, "budgets"):
         after = max(after.budgets(scope)) / 1e9
     block: Expiration = (_expiration or _load_expiration())(after, scope, client, is_named=source is None)
+    if client is not None:
+        _contract_clients.add(type(client))
     return block
 
 
