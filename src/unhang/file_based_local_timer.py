@@ -159,6 +159,7 @@ class FileTimerServer(LoopThread):
         if self._reader is None or self._reader.closed:
             assert self._fifo is not None  # noqa: S101 - for the type checker
             self._reader = self._fifo.open(self._waiter)
+            self._watch.wall.start()
         return self._reader
 
     def _close(self) -> None:
@@ -310,7 +311,6 @@ class FileTimerServer(LoopThread):
         earliest = math.inf
         too_long = self._lines.too_long
         data = fd.read()
-        # Now, not at the end of the turn: the wall clock may step in between.
         offset = self._watch.wall.offset()
         for line in self._lines.feed(data):
             try:

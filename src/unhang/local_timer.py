@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
+from unhang._core.clock import SystemClock, WallTime
 from unhang._core.frames import FrameSplitter, embedded, frame, payload_of
 from unhang._core.pickled_requests import KeptFrames, Parser, instant
 from unhang._core.tally import Tally
@@ -193,6 +194,7 @@ class MultiprocessingRequestQueue(RequestQueue):
         self._interrupted = False
         self._frames = FrameSplitter()
         self._naps = Naps()
+        self._wall = WallTime(SystemClock())
         self._parse = Parser().parse
         self._unfinished_since = 0.0
         self.waiter = Waiter()
@@ -217,9 +219,13 @@ class MultiprocessingRequestQueue(RequestQueue):
 
     def _opened(self) -> QueueReader | None:
         """This process's end of the pipe; None where the queue is read with ``get``."""
-        if self._uses_pipe and (self._pipe is None or self._pipe.fd < 0):
+        pipe = self._pipe
+        if pipe is not None and pipe.fd >= 0:
+            return pipe
+        if self._uses_pipe:
             try:
                 self._pipe = QueueReader(self._mp_queue, self.waiter)
+                self._wall.start()
             except UnsupportedQueueError as error:
                 self._use_get(error)
         return self._pipe if self._uses_pipe else None
@@ -235,7 +241,8 @@ class MultiprocessingRequestQueue(RequestQueue):
         if pipe is None:
             return int(self._mp_queue.qsize())
         backlog = pipe.backlog()
-        self._phantoms = min(self._phantoms, backlog)
+        if self._phantoms:
+            self._phantoms = min(self._phantoms, backlog)
         return len(self._pending) + backlog - self._phantoms
 
     def get(self, size: int, timeout: float) -> list[TimerRequest]:
@@ -247,7 +254,7 @@ class MultiprocessingRequestQueue(RequestQueue):
         if timeout > 0:
             self._wait_for(size, time.monotonic() + timeout, pipe)
         self._interrupted = False
-        return self._take(size)
+        return self._take(size) if self._pending else []
 
     def _wait_for(self, size: int, until: float, pipe: QueueReader) -> None:
         """Pump until so many requests are there, or it is ``until``, or one of them is due, or `interrupt`."""
@@ -307,8 +314,6 @@ class MultiprocessingRequestQueue(RequestQueue):
         return contextlib.nullcontext() if pipe is None else pipe.writers_held(_LOCK_PATIENCE)
 
     def _take(self, size: int) -> list[TimerRequest]:
-        if not self._pending:
-            return []
         taken = [self._pending.popleft() for _ in range(min(size, len(self._pending)))]
         if self._until_due:
             left = self._pending
@@ -321,6 +326,7 @@ class MultiprocessingRequestQueue(RequestQueue):
         Returns whether the pipe held anything.
         """
         data = pipe.read()
+        offset = self._wall.offset()
         if not data and not self._frames.unfinished:
             return False
         now = time.monotonic()
@@ -335,7 +341,7 @@ class MultiprocessingRequestQueue(RequestQueue):
             self._dropped.add("half a message", "its writer did not finish it")
             payloads = self._frames.resume()
         pipe.took(len(payloads))
-        self._naps.saw(len(data), self._receive(payloads, now - time.time()) - now)
+        self._naps.saw(len(data), self._receive(payloads, offset) - now)
         return bool(data)
 
     def _receive(self, payloads: list[bytes], offset: float) -> float:
@@ -343,8 +349,7 @@ class MultiprocessingRequestQueue(RequestQueue):
 
         Args:
             payloads: their pickles.
-            offset: from the wall clock to the monotonic one, now: not when the requests are taken, since the wall clock
-                may step in between.
+            offset: from the wall clock to the monotonic one.
         """
         earliest = math.inf
         for payload in payloads:

@@ -246,3 +246,21 @@ def test_a_child_of_the_servers_process_does_not_remove_the_pipe(file_server, pi
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert os.path.lexists(pipe_path)
+
+
+@pytest.mark.parametrize("step", [3600, -3600])
+def test_a_clock_step_between_sending_and_receiving_kills_nobody(file_server, pipe_path, start, monkeypatch, step):
+    """Of the two deadlines that a request may have meant, the later one counts; what is sent later has only one."""
+    worker = start(workers.idle)
+    worker.heard()
+    reader = file_server._open()
+    client = unhang.FileTimerClient(pipe_path)
+    real = time.time
+    client._send_request(unhang.FileTimerRequest(worker.pid, "before", real() + 60, 9))
+    monkeypatch.setattr(time, "time", lambda: real() + step)
+    file_server._run_watchdog(reader)
+    assert file_server._timers.next_deadline() > time.monotonic() + 30
+    file_server.clear_timers({worker.pid})
+    client._send_request(unhang.FileTimerRequest(worker.pid, "after", time.time() + 60, 9))
+    file_server._run_watchdog(reader)
+    assert 30 < file_server._timers.next_deadline() - time.monotonic() < 61

@@ -147,3 +147,22 @@ def test_a_server_with_100_000_timers_turns_quickly(local_server, start):
     local_server._request_queue.interrupt()
     local_server._run_watchdog()
     assert len(visited) <= 10
+
+
+@pytest.mark.parametrize("step", [3600, -3600])
+def test_a_clock_step_between_sending_and_receiving_kills_nobody(local_server, start, monkeypatch, step):
+    """Of the two deadlines that a request may have meant, the later one counts; what is sent later has only one."""
+    worker = start(workers.idle)
+    worker.heard()
+    client = unhang.LocalTimerClient(local_server._request_queue._mp_queue)
+    local_server._request_queue.interrupt()
+    local_server._run_watchdog()
+    real = time.time
+    client._send(TimerRequest(worker.pid, "before", real() + 60))
+    monkeypatch.setattr(time, "time", lambda: real() + step)
+    local_server._run_watchdog()
+    assert local_server._timers.next_deadline() > time.monotonic() + 30
+    local_server.clear_timers({worker.pid})
+    client._send(TimerRequest(worker.pid, "after", time.time() + 60))
+    local_server._run_watchdog()
+    assert 30 < local_server._timers.next_deadline() - time.monotonic() < 61

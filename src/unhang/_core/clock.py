@@ -42,6 +42,8 @@ class WallTime:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._read = (clock.wall(), clock.now())
+        self._offset = 0.0
+        self.start()
 
     def read(self) -> float:
         """The wall clock now, remembered together with the monotonic clock."""
@@ -54,8 +56,19 @@ class WallTime:
         return self._read[1]
 
     def offset(self) -> float:
-        """What an instant of the wall clock is now to be given to be one of the monotonic clock, for many at once."""
-        return self._clock.now() - self._clock.wall()
+        """What to add to expiration times to have instants of the monotonic clock.
+
+        To be called after each look for requests, for those that were sent since the last one, or since `start`. If the
+        wall clock stepped since then, a request may have been sent on either side of the step: it gets the later
+        deadline of the two, since a late kill is better than a false one.
+        """
+        before = self._offset
+        self._offset = now = self._clock.now() - self._clock.wall()
+        return max(now, before)
+
+    def start(self) -> None:
+        """Begin to look for requests: how the clocks differed earlier does not matter."""
+        self._offset = self._clock.now() - self._clock.wall()
 
     def monotonic(self, wall: float) -> float:
         """The monotonic instant at which the wall clock, if it does not step, shows ``wall``."""

@@ -191,13 +191,12 @@ class Watch(Generic[Request]):
 
     def wait_time(self, longest: float) -> float:
         """Seconds to wait for requests: until the next deadline or beat, but no longer than ``longest``."""
-        now = self._clock.now()
         next_deadline = self.timers.next_deadline()
         wait = min(longest, BEAT)
         if next_deadline is not None:
             # If it was due at the last look, the loop let it be: a subclass may.
             let_be = next_deadline <= self.wall.read_at
-            wait = max(0.0, min(longest, _LET_BE) if let_be else min(wait, next_deadline - now))
+            wait = max(0.0, min(longest, _LET_BE) if let_be else min(wait, next_deadline - self._clock.now()))
         self._presence.waits(wait)
         return wait
 
