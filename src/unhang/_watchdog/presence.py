@@ -29,8 +29,7 @@ class Presence:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._loop: object = None  # nothing is measured before the loop turns: perhaps in another thread, or process
-        self._back = 0.0
+        self._begin()
 
     def waits(self, seconds: float) -> None:
         """The loop is about to wait, for so many seconds at most."""
@@ -41,8 +40,6 @@ class Presence:
 
     def is_back(self) -> float:
         """The loop looks again; returns the seconds to give back to every deadline, or 0."""
-        if self._loop is None:
-            self._begin()  # it has not waited yet
         self._back = self._clock.now() - self._clock.worked()
         return self._oversleep.looked(self._back)
 
