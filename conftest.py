@@ -26,7 +26,7 @@ def run_as_script(example: Example) -> str | None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=60,
+            timeout=30,
             check=False,
         )
     return None if done.returncode == 0 else f"exit status {done.returncode}:\n{done.stdout}"

@@ -73,7 +73,7 @@ def _unshare(flags):
     for users in ([], ["--user", "--map-root-user"]):
         command = ["unshare", *users, *flags]
         try:
-            done = subprocess.run([*command, "true"], capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run([*command, "true"], capture_output=True, text=True, timeout=30, check=False)
         except FileNotFoundError:
             return "there is no unshare"
         if done.returncode == 0:

@@ -28,7 +28,7 @@ def said(before="", **environment):
         [sys.executable, "-c", "import sys\n" + before + SAYS],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=30,
         check=False,
         env={**os.environ, **environment},
     )
@@ -126,7 +126,7 @@ def version(**environment):
         [sys.executable, "-m", "unhang", "--version"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=30,
         check=True,
         env={**os.environ, **environment},
     )

@@ -73,7 +73,7 @@ files = {name: getattr(sys.modules.get(name), "__file__", None) or "" for name i
 stdlib = sysconfig.get_path("stdlib")
 print(sorted(name for name, file in files.items() if not file.startswith(stdlib) or "site-packages" in file))
 """
-    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout.strip() == "[]"
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from budgets import BUDGET
+from support import LONG
+
 TESTS = Path(__file__).parent
 # Each of them starts a process that nothing ends when an assertion fails.
 STARTS = {"Popen", "Process", "Pool", "ProcessPoolExecutor"}
@@ -61,6 +64,31 @@ def test_a_bare_process_is_found(source):
     assert len(offences(source)) == 1
 
 
+def long_timeouts(source):
+    """Where more than `LONG` seconds are waited for something, as lines."""
+    keywords = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.keyword) and node.arg == "timeout")
+    for keyword in keywords:
+        if isinstance(keyword.value, ast.Constant) and (keyword.value.value or 0) > LONG:
+            yield keyword.value.lineno
+
+
+def test_a_test_gives_up_before_its_budget_is_over():
+    """It fails by itself then, and says what it waited for; tests in peers have budgets of their own."""
+    found = [
+        f"{path.relative_to(TESTS)}:{line}"
+        for path in TESTS.rglob("*.py")
+        if {"peers", "sanitize"}.isdisjoint(path.parts)
+        for line in long_timeouts(path.read_text())
+    ]
+    assert found == []
+    assert LONG <= BUDGET / 2
+
+
+def test_a_long_timeout_is_found():
+    """Of two calls the one that waits for longer."""
+    assert list(long_timeouts("run(a, timeout=30)\nrun(b, timeout=60)")) == [2]
+
+
 # A skip that nothing judges: `capabilities.lacks` fails where the machine must have what is missing.
 SKIPS = {"pytest.skip", "pytest.importorskip", "pytest.mark.skip", "pytest.mark.skipif"}
 
@@ -103,7 +131,7 @@ def test_what_must_be_there_fails_where_it_is_not(tmp_path, may_lack, outcome):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=30,
         check=False,
     )
     assert outcome in done.stdout.splitlines()[-1]

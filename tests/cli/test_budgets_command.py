@@ -19,7 +19,7 @@ def run(*arguments, **environment):
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=30,
         check=False,
         env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
     )
@@ -137,6 +137,6 @@ def test_output_that_nobody_reads(path, output, status):
     os.close(reader)
     command = [sys.executable, "-m", "unhang", "budgets", path]
     shell = ["sh", "-c", f'exec "$@" {output}', "sh", *command]
-    done = subprocess.run(shell, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+    done = subprocess.run(shell, stdout=writer, stderr=subprocess.PIPE, timeout=30, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (status, b"")

@@ -58,7 +58,7 @@ def spoilt(place):
 
 
 def ended(command):
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
 
 def fresh(address, place):

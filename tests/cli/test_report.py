@@ -20,7 +20,7 @@ def run(*arguments, **environment):
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=30,
         check=False,
         env={**os.environ, **environment},
     )
@@ -135,7 +135,7 @@ def test_a_file_that_may_not_be_read(tmp_path, other_user):
         [sys.executable, "-c", f"from unhang.cli.main import main; import unhang.cli.report; {code}; main()"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=30,
         check=False,
     )
     refused(done, "Permission denied")
@@ -164,7 +164,7 @@ def test_output_that_nobody_reads(path, output, status):
     os.close(reader)
     command = [sys.executable, "-m", "unhang", "report", path]
     shell = ["sh", "-c", f'exec "$@" {output}', "sh", *command]
-    done = subprocess.run(shell, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+    done = subprocess.run(shell, stdout=writer, stderr=subprocess.PIPE, timeout=30, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (status, b"")
 

@@ -27,7 +27,7 @@ def run(*arguments, **environment):
         [*UNHANG, "run", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=30,
         check=False,
         env={**os.environ, **environment},
     )
@@ -65,7 +65,7 @@ def test_a_directory_of_path_that_may_not_be_entered_is_passed_over(tmp_path, mo
     # Root enters any directory, unless it has lost these rights.
     setpriv = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
     command = [*setpriv, *UNHANG, "run", "--", name]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     closed.chmod(0o700)
     assert done.returncode == status, done.stderr
 
@@ -94,7 +94,7 @@ def test_a_command_that_is_stopped_behind_a_hang_was_stopped(popen):
     with popen([*UNHANG, "run", "--", *python(again)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as job:
         job.stdout.readline()
         job.send_signal(signal.SIGTERM)
-        assert job.wait(60) == 128 + signal.SIGTERM
+        assert job.wait(30) == 128 + signal.SIGTERM
 
 
 def test_options_of_the_command_are_the_commands():
@@ -312,7 +312,7 @@ def test_a_signal_that_was_passed_on_is_no_unexpected_death(popen, number):
     job = popen([*UNHANG, "run", "--", *python(ENDS_BADLY)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert job.stdout.readline() == "ready\n"
     job.send_signal(number)
-    assert " died" not in job.communicate(timeout=60)[1]
+    assert " died" not in job.communicate(timeout=30)[1]
     assert job.returncode == (1 if number == signal.SIGINT else 128 + number)
 
 
@@ -327,7 +327,7 @@ def test_what_cannot_be_written_is_an_error_before_the_command_starts(tmp_path):
         ("--learn", f"{tmp_path}/missing/learned.json", f"there is no directory '{tmp_path}/missing'; make it"),
     ):
         for command in (("run", option, place, "--", "touch", str(tmp_path / "started")), ("serve", option, place)):
-            done = subprocess.run([*UNHANG, *command], capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run([*UNHANG, *command], capture_output=True, text=True, timeout=30, check=False)
             assert done.returncode == 125
             assert option in done.stderr
             assert words in done.stderr
@@ -337,7 +337,7 @@ def test_what_cannot_be_written_is_an_error_before_the_command_starts(tmp_path):
 def test_a_command_that_ignores_sigterm_is_killed(monkeypatch):
     """SIGTERM first, SIGKILL behind the grace."""
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('x', flush=True); time.sleep(600)"
-    done = run("--after", "1", "--", *python(code))
+    done = run("--after", "1", "--grace", "0.5", "--", *python(code))
     assert (done.returncode, done.stdout) == (124, "x\n")
 
 
@@ -372,7 +372,7 @@ def test_a_log_that_nobody_reads_does_not_delay_kills():
         while True:
             os.write(writer, b"x" * 4096)
     os.set_blocking(writer, True)
-    done = subprocess.run([*UNHANG, "run", "--", *python(HANG)], stderr=writer, timeout=60, check=False)
+    done = subprocess.run([*UNHANG, "run", "--", *python(HANG)], stderr=writer, timeout=30, check=False)
     assert done.returncode == 124
     os.close(reader)
     os.close(writer)
@@ -393,7 +393,7 @@ raise SystemExit(3)
     log = tmp_path / "log"
     with log.open("w") as stderr:
         command = [*UNHANG, "run", "--observe", "--after", "0.4", "--", *python(code.replace("LOG", repr(str(log))))]
-        done = subprocess.run(command, stderr=stderr, timeout=60, check=False)
+        done = subprocess.run(command, stderr=stderr, timeout=30, check=False)
     assert done.returncode == 3
     assert log.read_text().count("only observed") == 2
 
@@ -468,7 +468,7 @@ def test_the_command_starts_with_a_clean_slate():
         "import signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, []), signal.getsignal(signal.SIGTERM)); "
         "print(open('/proc/self/status').read().split('SigIgn:')[1].split()[0])"
     )
-    plain = subprocess.run(python(code), capture_output=True, text=True, timeout=60, check=False).stdout.split()
+    plain = subprocess.run(python(code), capture_output=True, text=True, timeout=30, check=False).stdout.split()
     under = run("--", *python(code)).stdout.split()
     assert under[:-1] == plain[:-1]
     # The two numbers that the C library keeps to itself are as it likes them.
@@ -695,7 +695,7 @@ def serve(popen, tmp_path):
 def test_serve_watches_at_an_address(serve):
     """Workers that have it in their environment are killed when they hang; SIGTERM ends it cleanly."""
     process, address = serve()
-    worker = subprocess.run(python(HANG), env={**os.environ, "UNHANG_ADDRESS": address}, check=False, timeout=60)
+    worker = subprocess.run(python(HANG), env={**os.environ, "UNHANG_ADDRESS": address}, check=False, timeout=30)
     assert worker.returncode == -signal.SIGTERM
     process.terminate()
     assert process.wait(30) == 0
@@ -712,7 +712,7 @@ def test_serve_says_why_it_cannot(serve, tmp_path):
         (["--address", str(tmp_path / "x"), "--user", "nobody-at-all"], "no user"),
         (["--user", "daemon"], "--user needs an --address"),
     ):
-        done = subprocess.run([*UNHANG, "serve", *arguments], capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run([*UNHANG, "serve", *arguments], capture_output=True, text=True, check=False, timeout=30)
         assert done.returncode == 125
         assert words in done.stderr
         assert "Traceback" not in done.stderr
@@ -750,7 +750,7 @@ pyspy.executable = lambda: {str(fake)!r}
 from unhang.cli.main import main
 main()
 """
-    done = subprocess.run(python(code), capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(python(code), capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 124, done.stderr
     (report,) = (tmp_path / "reports").iterdir()
     evidence = load(str(report)).workers[0].evidence

@@ -24,7 +24,7 @@ def run(*arguments, **environment):
         [*STATUS, *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=30,
         check=False,
         env={**os.environ, **environment},
     )

@@ -355,7 +355,7 @@ def test_stacks_while_the_watchdog_is_lost(top, shared_server):
 
 def run(*arguments, **environment):
     return subprocess.run(
-        [*TOP, *arguments], capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **environment}
+        [*TOP, *arguments], capture_output=True, text=True, timeout=30, check=False, env={**os.environ, **environment}
     )
 
 

@@ -97,9 +97,9 @@ def test_size_forgets_writers_that_were_killed(requests, queue):
 def test_a_get_is_interrupted(requests):
     """From another thread, or before it begins."""
     requests.interrupt()
-    assert requests.get(1, timeout=60) == []
+    assert requests.get(1, timeout=30) == []
     threading.Timer(0.01, requests.interrupt).start()
-    assert requests.get(1, timeout=60) == []
+    assert requests.get(1, timeout=30) == []
 
 
 @pytest.mark.parametrize("bad", [b"no pickle", "a string", threading.main_thread, TimerRequest.__new__(TimerRequest)])

@@ -26,7 +26,7 @@ sink.close(30)
 """
     path = tmp_path / "stderr"
     with open(path, "wb") as file:
-        subprocess.run([sys.executable, "-c", code, str(path)], stderr=file, check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", code, str(path)], stderr=file, check=True, timeout=30)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["event"] for line in lines] == ["connect"] * 4 + ["lost events", "connect"]
     assert (lines[4]["count"], lines[4]["detail"]) == (6, "File too large")

@@ -55,7 +55,7 @@ def test_units_are_sound(unit, tmp_path):
         capabilities.lacks("systemd-analyze", "to check units")
     copy = tmp_path / unit.name
     copy.write_text(unit.read_text().replace("/opt/unhang/bin/unhang", "/bin/true"))
-    done = subprocess.run([analyze, "verify", str(copy)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([analyze, "verify", str(copy)], capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, [line for line in done.stderr.splitlines() if str(copy) in line]) == (0, [])
 
 
@@ -149,7 +149,7 @@ def test_a_slurm_job_that_hangs_is_queued_again(tmp_path, hangs, attempt, status
         "SLURM_RESTART_COUNT": str(attempt),
     }
     job = ["/bin/bash", str(EXAMPLES / "slurm" / "job.sbatch")]
-    done = subprocess.run(job, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(job, env=environment, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == status, done.stderr
     assert ("scontrol requeue 7" in done.stdout) == again
     kept = sorted(path.name for path in (tmp_path / "hangs-7").iterdir())

@@ -223,7 +223,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM
 written(1)
 sink.close(30)
 """
-    subprocess.run([sys.executable, "-c", code, path], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code, path], check=True, timeout=30)
     lines = lines_of(path)
     assert [line["event"] for line in lines] == ["connect"] * 3 + ["lost events", "connect"]
     assert (lines[3]["count"], lines[3]["detail"]) == (7, "there is no room for a whole line")
@@ -279,11 +279,11 @@ for name in ("-", "/dev/stderr", "/dev/stdout"):
     sink = JsonLines(name)
     sink(Event(time="t", event=name, at=1.0))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert {json.loads(line)["event"] for line in done.stderr.splitlines()} == {"-", "/dev/stderr"}
     assert json.loads(done.stdout)["event"] == "/dev/stdout"
     closed = subprocess.run(
-        ["/bin/sh", "-c", 'exec 2>&-; exec "$@"', "sh", sys.executable, "-c", code], check=False, timeout=60
+        ["/bin/sh", "-c", 'exec 2>&-; exec "$@"', "sh", sys.executable, "-c", code], check=False, timeout=30
     )
     assert closed.returncode == 1
 
@@ -346,7 +346,7 @@ def unhang_run(*arguments, **environment):
         [sys.executable, "-m", "unhang", "run", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=30,
         check=False,
         env={**os.environ, **environment},
     )
@@ -381,7 +381,7 @@ def test_the_watchdog_of_a_program_writes_them_too(path):
     code = "import unhang; unhang.configure()\n" + HANG
     for target in (path, "/dev/null"):
         environment = {**os.environ, "UNHANG_EVENTS": target}
-        worker = subprocess.run([sys.executable, "-c", code], env=environment, timeout=60, check=False)
+        worker = subprocess.run([sys.executable, "-c", code], env=environment, timeout=30, check=False)
         assert worker.returncode == -signal.SIGTERM
     until(lambda: lines_of(path)[-1]["event"] == "stopped")
     assert "killed" in {line["event"] for line in lines_of(path)}
@@ -396,7 +396,7 @@ def test_a_reader_that_stands_still_delays_no_kill():
             os.write(writer, b"x" * 4096)
     os.set_blocking(writer, True)
     command = [sys.executable, "-m", "unhang", "run", "--events", "-", "--", sys.executable, "-c", HANG]
-    done = subprocess.run(command, stderr=writer, timeout=60, check=False)
+    done = subprocess.run(command, stderr=writer, timeout=30, check=False)
     assert done.returncode == 124
     os.close(reader)
     os.close(writer)

@@ -168,7 +168,7 @@ def test_without_a_proc_of_its_own_it_refuses(container):
     """There /proc names other processes by the same numbers: nobody may be judged by what it says of them."""
     command = [each for each in capabilities.unshare(*capabilities.CONTAINER) if each != "--mount-proc"]
     done = subprocess.run(
-        [*command, *UNHANG, "run", "--", "echo", "started"], capture_output=True, text=True, timeout=60, check=False
+        [*command, *UNHANG, "run", "--", "echo", "started"], capture_output=True, text=True, timeout=30, check=False
     )
     assert done.returncode == 125
     assert done.stdout == ""

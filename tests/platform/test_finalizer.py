@@ -36,7 +36,7 @@ def test_what_lives_longer_than_our_modules_ends_in_silence(tmp_path, blocks):
     """No finalizer complains that the globals of its module are gone."""
     program = KEPT.format(blocks=blocks, directory=str(tmp_path))
     command = [sys.executable, "-W", "ignore", "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False, env=os.environ)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=os.environ)
     assert done.returncode == 0
     assert "Exception ignored" not in done.stderr
     assert "Error" not in done.stderr

@@ -180,7 +180,7 @@ log_to_stderr()
 warnings.warn("a warning")
 Ended()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     begun = [line for line in done.stderr.splitlines() if line.startswith("unhang: ")]
     assert [words in line for words, line in zip(["a warning", "Ended.__del__"], begun, strict=True)] == [True, True]
     assert "ValueError: of a finalizer" in done.stderr
@@ -202,7 +202,7 @@ assert os.WIFEXITED(status), status
 """
     with open_both(pty.openpty) as (reader, terminal):
         command = [sys.executable, "-c", code, os.ttyname(terminal)]
-        subprocess.run(command, check=True, timeout=60, start_new_session=True)
+        subprocess.run(command, check=True, timeout=30, start_new_session=True)
         assert os.read(reader, 4096) == b"unhang: line\r\n"
 
 

@@ -38,7 +38,7 @@ def hangs_and_is_reported(command, directory, **environment):
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=30,
         check=False,
     )
     assert "hangs in 'stuck'" in done.stderr, done.stderr

@@ -194,9 +194,9 @@ def test_a_wait_is_woken_from_another_thread():
     """`wake` ends a wait that is under way, or the next one."""
     waiter = Waiter()
     waiter.wake()
-    assert waiter.wait(60)
+    assert waiter.wait(30)
     threading.Timer(0.01, waiter.wake).start()
-    assert waiter.wait(60)
+    assert waiter.wait(30)
 
 
 def test_an_exit_is_called_back_and_the_wait_goes_on(start):
@@ -324,7 +324,7 @@ def test_a_waiter_that_was_woken_before_its_first_wait_returns_from_it():
     waiter = Waiter()
     waiter.wake()
     assert waiter._selector is None
-    assert waiter.wait(60)
+    assert waiter.wait(30)
     assert waiter.wait(0) is False
 
 

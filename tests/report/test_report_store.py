@@ -200,7 +200,7 @@ def test_a_full_disk(tmp_path):
         ["/bin/mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "unhang-test", str(tmp_path)],
         check=False,
         capture_output=True,
-        timeout=60,
+        timeout=30,
     )
     if mounted.returncode != 0:
         capabilities.lacks("mount", mounted.stderr.decode(errors="replace"))
@@ -212,7 +212,7 @@ def test_a_full_disk(tmp_path):
         assert raised.value.errno == errno.ENOSPC
         assert os.listdir(tmp_path) == [os.path.basename(path)]
     finally:
-        subprocess.run(["/bin/umount", str(tmp_path)], check=True, timeout=60)
+        subprocess.run(["/bin/umount", str(tmp_path)], check=True, timeout=30)
 
 
 LIMITED = """
@@ -236,7 +236,7 @@ def test_a_limit_on_the_size_of_files(directory):
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=30,
     )
     assert done.stdout == f"{errno.EFBIG} []\n"
 

@@ -41,7 +41,7 @@ def test_the_report_of_a_hung_test_is_seen(tmp_path, options, conftest):
     (tmp_path / "test_hangs.py").write_text(HANGS)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120, check=False
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=30, check=False
     )
     assert "hangs in 'stuck'" in done.stderr, done.stdout + done.stderr
     assert "test_hangs.py:3 test_it" in done.stderr

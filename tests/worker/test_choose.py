@@ -24,7 +24,7 @@ def run(code, **environment):
         [sys.executable, "-c", textwrap.dedent(code)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=30,
         check=False,
         env={**os.environ, **environment},
     )
@@ -109,7 +109,7 @@ if __name__ == "__main__":
     process.join()
     print(process.exitcode)
 """)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30, check=False)
     assert done.stdout == f"{-signal.SIGKILL}\n", done.stderr
 
 
@@ -161,7 +161,7 @@ def test_a_watchdog_that_was_killed_is_started_again():
         import os, signal, subprocess, time, unhang
         unhang.configure()
         address = os.environ["UNHANG_ADDRESS"]
-        listing = subprocess.run(["pgrep", "-f", address], capture_output=True, text=True, timeout=60).stdout.split()
+        listing = subprocess.run(["pgrep", "-f", address], capture_output=True, text=True, timeout=30).stdout.split()
         watchdog = [int(pid) for pid in listing if int(pid) != os.getpid()]
         with unhang.expires(3, "outer"):
             os.kill(watchdog[0], signal.SIGKILL)
@@ -180,7 +180,7 @@ def test_a_watchdog_that_cannot_be_started_again_breaks_nothing():
         unhang.configure()
         address = os.environ["UNHANG_ADDRESS"]
         sys.executable = "/nowhere/python"
-        listing = subprocess.run(["pgrep", "-f", address], capture_output=True, text=True, timeout=60).stdout.split()
+        listing = subprocess.run(["pgrep", "-f", address], capture_output=True, text=True, timeout=30).stdout.split()
         with unhang.expires(60):
             os.kill(next(int(pid) for pid in listing if int(pid) != os.getpid()), signal.SIGKILL)
             give_up = time.monotonic() + 3

@@ -267,7 +267,7 @@ with unhang.expires(5, "here", unhang.SharedTimerClient("/nowhere")) as timer:
 def test_a_subinterpreter_gets_plain_python():
     """The extension refuses it, and says why; the main interpreter keeps it."""
     done = subprocess.run(
-        [sys.executable, "-c", IN_A_SUBINTERPRETER], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", IN_A_SUBINTERPRETER], capture_output=True, text=True, timeout=30, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].startswith("plain Python: the extension is for the main interpreter")
@@ -456,7 +456,7 @@ def test_what_was_never_filled_is_refused():
         [sys.executable, "-X", "dev", "-W", "ignore", "-c", NOTHING_IN_IT],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=30,
         check=False,
     )
     assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["alive"]), done.stderr
@@ -467,7 +467,7 @@ def test_a_subinterpreter_with_a_gil_of_its_own_gets_plain_python():
     if sys.version_info < (3, 12):
         capabilities.is_not_for_this("there are none")
     code = IN_A_SUBINTERPRETER.replace('"legacy"', '"isolated"').replace("isolated=False", "isolated=True")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("plain Python: ")
     assert done.stdout.splitlines()[1] == "unhang"

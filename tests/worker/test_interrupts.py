@@ -492,7 +492,7 @@ def at_random(made_of, rounds, *works):
         [sys.executable, "-c", RANDOM, str(rounds), *works],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=30,
         check=False,
         env={**os.environ, "UNHANG_PURE": "1" if made_of is plain else ""},
     )
