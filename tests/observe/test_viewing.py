@@ -82,7 +82,7 @@ def test_a_worker_that_leaves_is_gone(view, shared_client, start):
 
 def test_a_kill_is_told_with_what_is_known_of_it(serve_shared, start):
     """The signal, the scope, how late it was judged, and when the signal was sent."""
-    server = serve_shared(signal="none", evidence=1)
+    server = serve_shared(signal="none", evidence=10)
     worker = start(sleep_in_block, unhang.SharedTimerClient(server.address), 0.2)
     worker.heard()
     view = View(server.address)
