@@ -19,9 +19,9 @@ demo: $(VENV)/.base
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest -n 3
 
-# The same tests of the blocks in plain Python.
+# The same tests with the blocks in plain Python. PURE_TESTS="tests/worker tests/core" leaves out all others.
 test-pure: $(VENV)/.dev
-	@UNHANG_PURE=1 $(BIN)/python -m pytest -n 3
+	@UNHANG_PURE=1 $(BIN)/python -m pytest -n 3 $(PURE_TESTS)
 
 # The same tests of unhang as users install it: a wheel, in a place of its own, from where nothing of src/ is imported.
 test-wheel: $(VENV)-wheel/.dev
