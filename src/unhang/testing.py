@@ -139,7 +139,6 @@ class InMemoryWatchdog:
         self.expired: list[Expired] = []
         self.near_misses: list[Expired] = []
         self._watch = PageWatch(self, self.clock)
-        self._watch.turn()  # from now on it looks, and time in which it does not is given back
         self._worker = Watched(os.getpid())
         self._watch.join(self._worker)
         self.client = SharedTimerClient._over(_Memory(self._watch, self._worker), self.clock.now_ns)
