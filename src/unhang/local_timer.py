@@ -444,7 +444,7 @@ class LocalTimerServer(TimerServer):
         self._hooks = None if on_expired is None else _hooks_for(on_expired)
         queue = MultiprocessingRequestQueue(mp_queue, until_due=True)
         super().__init__(queue, max_interval, daemon)
-        self._watch: Watch[TimerRequest] = Watch(queue.waiter, self._worker_exited)
+        self._watch: Watch[TimerRequest] = Watch(queue.waiter)
         self._judged_by = time.time()
 
     @property
@@ -472,9 +472,6 @@ class LocalTimerServer(TimerServer):
 
     def _reap_worker(self, worker_id: int) -> bool:
         return self._watch.kill(worker_id, signal.SIGKILL)
-
-    def _worker_exited(self, pid: int) -> None:
-        self._watch.clear(pid)
 
     def _wait_time(self) -> float:
         return self._watch.wait_time(self._max_interval)

@@ -1,5 +1,6 @@
 """The contract of ``local_timer``: timers over a multiprocessing queue."""
 
+import gc
 import logging
 import multiprocessing
 import pickle
@@ -7,6 +8,7 @@ import queue as queues
 import signal
 import threading
 import time
+import weakref
 from unittest import mock
 
 import pytest
@@ -209,14 +211,15 @@ def test_watchdog_call_count(timer, queue):
     """The loop turns once in each interval: it does not spin."""
     server = timer.LocalTimerServer(queue, max_interval=0.01)
     turns = threading.Semaphore(0)
-    server._run_watchdog = mock.Mock(wraps=server._run_watchdog, side_effect=lambda: turns.release() or mock.DEFAULT)
-    begun = time.monotonic()
-    server.start()
-    assert all(turns.acquire(timeout=30) for _ in range(10))
-    server.stop()
-    elapsed = time.monotonic() - begun
+    turn = mock.Mock(wraps=server._run_watchdog, side_effect=lambda: turns.release() or mock.DEFAULT)
+    with mock.patch.object(server, "_run_watchdog", turn):
+        begun = time.monotonic()
+        server.start()
+        assert all(turns.acquire(timeout=30) for _ in range(10))
+        server.stop()
+        elapsed = time.monotonic() - begun
     assert elapsed >= 0.09
-    assert server._run_watchdog.call_count <= elapsed / 0.01 + 2
+    assert turn.call_count <= elapsed / 0.01 + 2
 
 
 def test_subclasses_decide_how_to_reap(timer, queue):
@@ -232,6 +235,24 @@ def test_subclasses_decide_how_to_reap(timer, queue):
     put(queue, request(-3, "one", BEFORE))
     until(lambda: len(tried) == 3, server._run_watchdog)
     assert len(server._timers) == 0
+
+
+def test_a_server_that_nothing_refers_to_gives_its_queue_back_at_once(timer, spawn, popen):
+    """Without a collection: one that comes within multiprocessing's resource tracker loses its semaphores."""
+    queue, worker = spawn.Queue(), popen(["sleep", "600"])
+    let_go = weakref.ref(queue)
+    server = timer.LocalTimerServer(queue, max_interval=0.01)
+    gc.disable()
+    try:
+        server.start()
+        put(queue, request(worker.pid, "one", LATER))
+        timers = server._timers
+        until(lambda: len(timers) == 1)
+        server.stop()
+        del server, queue
+        assert let_go() is None
+    finally:
+        gc.enable()
 
 
 def test_subclasses_may_change_the_deadline(timer, queue):

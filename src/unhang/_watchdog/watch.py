@@ -52,12 +52,14 @@ class Watch(Generic[Request]):
     Not thread-safe: it belongs to the loop.
     """
 
-    def __init__(self, waiter: Waiter | None, on_exit: Callable[[int], None], clock: Clock | None = None) -> None:
+    def __init__(
+        self, waiter: Waiter | None, on_exit: Callable[[int], None] | None = None, clock: Clock | None = None
+    ) -> None:
         """Set up a watch over nobody.
 
         Args:
             waiter: as for `Workers`.
-            on_exit: as for `Workers`.
+            on_exit: as for `Workers`; None to `clear` a worker that has exited.
             clock: another clock, for tests.
         """
         self._on_exit = on_exit
@@ -65,7 +67,7 @@ class Watch(Generic[Request]):
         self._clock = clock or SystemClock()
         self.wall = WallTime(self._clock)
         self.timers: DeadlineTable[Request] = DeadlineTable()
-        self.workers = Workers(waiter, on_exit)
+        self.workers = Workers(waiter, self.clear if on_exit is None else on_exit)
         self.dropped = Tally(functools.partial(logger.warning, "Dropping a request: %s: %s"))
         self._presence = Presence(self._clock)
 
