@@ -321,8 +321,10 @@ def test_the_only_watchdog_is_found(tmp_path, monkeypatch):
     """By name, by the environment, or because there is no other; else all are named."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.delenv("UNHANG_ADDRESS", raising=False)
-    # Watchdogs of tests that run at the same time may be anywhere else.
-    monkeypatch.setattr(socket_directory, "_parents", list)
+    # Other watchdogs may be anywhere else, and are looked for where a path in here would be too long for a socket.
+    for elsewhere in ("_parents", "_temporary_directory"):
+        monkeypatch.setattr(socket_directory, elsewhere, list)
+    monkeypatch.setattr(socket_directory, "_PARENTS", ())
     tmp_path.chmod(0o700)
     with pytest.raises(ViewError, match="no watchdog listens"):
         find_watchdog()
