@@ -165,10 +165,11 @@ class InMemoryWatchdog:
         self.clock.advance(seconds)
         return seconds
 
-    def execute(self, worker: Watched, timers: list[Expired], still: Callable[[], bool]) -> Outcome:  # noqa: ARG002
+    def execute(self, worker: Watched, timers: list[Expired], still: Callable[[], Outcome | None]) -> Outcome:  # noqa: ARG002
         """Internal: what the watch has done for it."""
-        if not still():
-            return Outcome.SPARED
+        outcome = still()
+        if outcome is not None:
+            return outcome
         self.expired += timers
         return Outcome.GONE  # as far as the watch is concerned
 
@@ -177,6 +178,10 @@ class InMemoryWatchdog:
 
     def prepare(self, worker: Watched, timers: list[Expired]) -> None:
         """Internal."""
+
+    def could_not_run(self, worker: Watched, timer: Expired) -> float:  # noqa: ARG002 - see Hands
+        """Internal."""
+        return 0.0
 
     def is_held(self, worker: Watched) -> bool:  # noqa: ARG002 - see Hands
         """Internal."""

@@ -21,11 +21,12 @@ class TableAgainstModel(RuleBasedStateMachine):
         self.table = DeadlineTable()
         self.table._TOLERATED = 5
         self.model = {}
+        self.asked = {}  # the deadlines that they were armed with
 
     @rule(worker=workers, scope=scopes, deadline=instants)
     def arm(self, worker, scope, deadline):
-        self.table.arm(worker, scope, deadline, (worker, scope))
-        self.model[worker, scope] = deadline
+        self.table.arm(worker, scope, deadline, (worker, scope), armed_at=7)
+        self.model[worker, scope] = self.asked[worker, scope] = deadline
 
     @rule(worker=workers, scope=scopes)
     def disarm(self, worker, scope):
@@ -42,24 +43,24 @@ class TableAgainstModel(RuleBasedStateMachine):
     def postpone(self, worker, until):
         self.table.postpone(worker, until)
         for key, deadline in self.model.items():
-            if key[0] == worker:
-                self.model[key] = max(deadline, until)
+            if key[0] == worker and deadline < until:
+                self.model[key] = until
+                self.asked.pop(key, None)
 
-    @rule(seconds=st.integers(0, 1000))
-    def give_back(self, seconds):
-        self.table.give_back(seconds)
-        for key in self.model:
-            self.model[key] += seconds
+    @rule(now=st.floats(-1e6, 1e6), seconds=st.integers(-10, 1000))
+    def credit(self, now, seconds):
+        # What was postponed gets nothing back.
+        self.table.credit(now, lambda armed_at, asked: asked if armed_at == math.inf else asked + armed_at + seconds)
+        for key, deadline in self.model.items():
+            if deadline <= now and key in self.asked:
+                self.model[key] = max(deadline, self.asked[key] + 7 + seconds)
 
     @rule(now=st.integers(-1_000_000, 1_000_000))
     def expired(self, now):
         found = self.table.expired(now)
-        # Adding and subtracting what was given back may cost the last digits.
-        certain = {key for key, deadline in self.model.items() if deadline < now - 1e-3}
-        possible = {key for key, deadline in self.model.items() if deadline < now + 1e-3}
         requests = [request for of_worker in found.values() for request in of_worker]
         assert len(requests) == len(set(requests))
-        assert certain <= set(requests) <= possible
+        assert set(requests) == {key for key, deadline in self.model.items() if deadline <= now}
         assert all(request[0] == worker for worker, of_worker in found.items() for request in of_worker)
 
     @invariant()
@@ -72,8 +73,7 @@ class TableAgainstModel(RuleBasedStateMachine):
     def same_next_deadline(self):
         expected = min(self.model.values(), default=None)
         found = self.table.next_deadline()
-        assert (found is None) == (expected is None)
-        assert found is None or found == expected or math.isclose(found, expected, abs_tol=1e-3)
+        assert found == expected
 
     @invariant()
     def same_next_request(self):
@@ -82,7 +82,7 @@ class TableAgainstModel(RuleBasedStateMachine):
         request = self.table.next_request(math.inf)
         assert (request is None) == (found is None)
         if request is not None:
-            assert self.model[request[:2]] == found or math.isclose(self.model[request[:2]], found, abs_tol=1e-3)
+            assert self.model[request[:2]] == found
 
 
 test_table_against_model = TableAgainstModel.TestCase

@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from unhang._core.credits import Credits
 from unhang._core.escalation import Event, Policy, Stage
 from unhang._watchdog.escalations import PATIENCE, Escalations, Member
 from unhang._watchdog.kill import Outcome
@@ -30,7 +31,8 @@ class Theatre:
 
     def __init__(self):
         self.clock = ManualClock()
-        self.escalations = Escalations(self, None, self.clock)
+        self.credits = Credits()
+        self.escalations = Escalations(self, None, self.clock, self.credits)
         self.sent, self.told_, self.settled_, self.orders = [], [], [], []
         self.still = [TIMER]
         self.outcome = Outcome.SIGNALLED
@@ -125,7 +127,7 @@ def test_a_block_that_ends_during_the_evidence_is_spared(theatre):
     """Nothing is sent."""
     member = theatre.member()
     theatre.escalations.begin(member)
-    theatre.still = []
+    theatre.still = Outcome.SPARED
     theatre.escalations.feed(member, Event.GATHERED)
     assert (theatre.sent, theatre.told_, theatre.settled_) == ([], [], [Outcome.SPARED])
     assert member.outcome == "spared"
@@ -153,17 +155,14 @@ def test_a_worker_that_leaves_its_block_in_grace_is_killed_all_the_same(theatre)
     assert theatre.sent[-1] == (1.0, signal.SIGKILL)
 
 
-def test_what_nobody_can_tell_is_asked_again(theatre):
-    """A watchdog that was away looks again before it judges."""
+def test_a_block_that_gets_time_back_is_judged_again(theatre):
+    """Nothing is sent, and nothing is told: it was not left."""
     member = theatre.member()
     theatre.escalations.begin(member)
-    theatre.still = None
+    theatre.still = Outcome.LATER
     theatre.escalations.feed(member, Event.GATHERED)
-    assert (theatre.sent, member.stage) == ([], Stage.EVIDENCE)
-    assert theatre.escalations.wait_time() == 0
-    theatre.still = [TIMER]
-    theatre.escalations.turn()
-    assert theatre.sent[0][1] == signal.SIGTERM
+    assert (theatre.sent, theatre.told_, theatre.settled_) == ([], [], [Outcome.LATER])
+    assert member.outcome == "postponed"
 
 
 @pytest.mark.parametrize(
@@ -201,11 +200,22 @@ def test_time_in_which_the_watchdog_was_away_is_no_grace(theatre):
     theatre.escalations.begin(member)
     theatre.escalations.feed(member, Event.GATHERED)
     theatre.clock.jump(10)
-    theatre.escalations.give_back(10)
+    theatre.credits.add(round(theatre.clock.now() * 1e9), 10_000_000_000)
     theatre.escalations.turn()
     assert signal.SIGKILL not in [number for _, number in theatre.sent]
     theatre.advance(2.1)
     assert theatre.sent[-1] == (12.0, signal.SIGKILL)
+
+
+def test_a_grace_ends_however_little_the_watchdog_is_there(theatre):
+    """What it loses again and again is given back once: then the worker that will not end is killed."""
+    theatre.escalations.begin(member := theatre.member(Policy(grace=3)))
+    theatre.escalations.feed(member, Event.GATHERED)
+    for _ in range(20):
+        theatre.clock.jump(1)
+        theatre.credits.add(round(theatre.clock.now() * 1e9), 1_000_000_000)
+        theatre.escalations.turn()
+    assert theatre.sent[-1] == (6.0, signal.SIGKILL)
 
 
 def test_many_at_once_do_not_wait_for_each_other(theatre):

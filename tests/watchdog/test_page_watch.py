@@ -7,7 +7,7 @@ from unhang._core.page_reader import PageReader
 from unhang._core.timer_reader import TimerReader
 from unhang._watchdog.kill import Outcome
 from unhang._watchdog.page_watch import BEAT, PageWatch
-from unhang._watchdog.watched import Watched
+from unhang._watchdog.watched import Expired, Watched
 from unhang.testing import ManualClock
 
 SECOND = 10**9
@@ -24,8 +24,10 @@ class Stage:
 
     def __init__(self):
         self.clock = ManualClock()
+        self.clock_began = self.clock.now_ns()
         self.outcome = Outcome.SIGNALLED
         self.held = False
+        self.starved = 0.0
         self.before_kill = lambda: None
         self.kills = []
         self.told = []
@@ -38,8 +40,9 @@ class Stage:
         self.before_kill()
         if self.held:
             return Outcome.HELD
-        if not still():
-            return Outcome.SPARED
+        outcome = still()
+        if outcome is not None:
+            return outcome
         self.kills.append((worker.pid, [timer.scope for timer in timers]))
         return self.outcome
 
@@ -48,6 +51,9 @@ class Stage:
 
     def prepare(self, worker, timers):
         self.prepared.append((worker.pid, [(timer.scope, round(timer.late, 6)) for timer in timers]))
+
+    def could_not_run(self, worker, timer):
+        return self.starved * timer.running
 
     def is_held(self, worker):
         return self.held
@@ -206,18 +212,20 @@ def test_a_block_that_ends_in_the_last_moment_is_spared(stage):
     assert stage.kills == [(7, ["step"])]
 
 
-def test_a_watchdog_that_is_stopped_in_front_of_the_kill_looks_again(stage):
-    """What it has read is old by then: nobody is killed for it, and whoever has left meanwhile lives."""
+def test_a_watchdog_that_is_stopped_in_front_of_the_kill_reads_the_page_as_it_is_then(stage):
+    """Whoever has left its block meanwhile lives; who hangs has had all its time before that, and is killed."""
     leaving, hanging = stage.worker(1001), stage.worker(1002)
     slot = stage.arm(leaving, 2)
     stage.arm(hanging, 2)
-    stage.before_kill = lambda: stage.clock.jump(10)
+
+    def stop():
+        stage.clock.jump(10)
+        slot[DEADLINE] |= NEVER
+
+    stage.before_kill = stop
     stage.clock.advance(2)
-    assert stage.kills == []
-    stage.before_kill = lambda: None
-    slot[DEADLINE] |= NEVER
-    stage.clock.advance(0.25)
     assert {pid for pid, _ in stage.kills} == {1002}
+    assert ("near miss", 1001) in stage.told
 
 
 def test_an_observed_worker_is_told_once_and_not_killed(stage):
@@ -407,9 +415,9 @@ def test_what_is_pending_is_not_judged_again_until_it_is_settled(stage):
     stage.outcome = Outcome.PENDING
     stage.clock.advance(3)
     assert len(stage.kills) == 1
-    assert [timer.scope for timer in stage.watch.recheck(worker)] == ["step"]
+    assert [timer.scope for timer in stage.watch.recheck(worker, [])] == ["step"]
     slot[DEADLINE] |= NEVER
-    assert stage.watch.recheck(worker) == []
+    assert stage.watch.recheck(worker, []) is Outcome.SPARED
     stage.watch.settle(worker, Outcome.SPARED, [])
     assert stage.told == [("near miss", worker.pid)]
     stage.arm(worker, 1, "next")
@@ -417,16 +425,59 @@ def test_what_is_pending_is_not_judged_again_until_it_is_settled(stage):
     assert len(stage.kills) == 2
 
 
-def test_a_watchdog_that_was_away_does_not_recheck_before_it_has_looked(stage):
-    """What it sees may be older than the stretch that it has to give back; then the timer is as late as before."""
+def test_a_recheck_says_what_has_become_of_the_timers(stage):
+    """Still armed; given time back, since its worker could not run; left."""
     worker = stage.worker()
-    stage.arm(worker, 1)
+    slot = stage.arm(worker, 4)
     stage.outcome = Outcome.PENDING
-    stage.clock.advance(1.5)
-    stage.clock.jump(5)
-    assert stage.watch.recheck(worker) is None
-    stage.clock.advance(0)
-    assert [timer.late for timer in stage.watch.recheck(worker)] == [0.5]
+    judged = []
+    stage.before_kill = lambda: judged.extend(stage.watch._killable(worker, stage.watch.now()))
+    stage.clock.advance(4)
+    timers = [Expired("step", 4.0, 0.0, 4.0, seen=judged[0][0])]
+    assert [timer.scope for timer in stage.watch.recheck(worker, timers)] == ["step"]
+    stage.starved = 0.5
+    assert stage.watch.recheck(worker, timers) is Outcome.LATER
+    slot[DEADLINE] |= NEVER
+    assert stage.watch.recheck(worker, timers) is Outcome.SPARED
+
+
+def test_a_watchdog_that_is_always_late_ends_whoever_hangs(stage):
+    """Time is given back for as long as the timeout, or two seconds; nothing is told of a block that was not left."""
+    worker = stage.worker()
+    stage.arm(worker, 3)
+    for _ in range(20):
+        if stage.kills:
+            break
+        stage.clock.jump(1.4)
+        stage.clock.advance(0)
+    assert stage.kills == [(7, ["step"])]
+    assert stage.watch.now() - stage.clock_began <= 8 * SECOND
+    assert {event for event, _ in stage.told} == {"overslept", "killed"}
+
+
+def test_a_worker_that_could_not_run_gets_that_back_within_bounds(stage):
+    """Half of its time it waited for a processor: it has as much again, and then it is judged as all others are."""
+    worker = stage.worker()
+    stage.arm(worker, 4)
+    stage.starved = 0.5
+    stage.clock.advance(4)
+    assert stage.kills == []
+    stage.clock.advance(3.9)
+    assert stage.kills == []
+    stage.clock.advance(0.15)
+    assert stage.kills == [(7, ["step"])]
+    assert stage.told == [("killed", 7)]
+
+
+def test_a_starved_worker_that_leaves_its_block_lives(stage):
+    """In the time that it was given back."""
+    worker = stage.worker()
+    slot = stage.arm(worker, 4)
+    stage.starved = 0.5
+    stage.clock.advance(5)
+    slot[DEADLINE] |= NEVER
+    stage.clock.advance(20)
+    assert (stage.kills, stage.told) == ([], [])
 
 
 def crowd(stage, worker, count, after, *, observed=False):

@@ -49,13 +49,16 @@ class Crowd(RuleBasedStateMachine):
     # What the watch has done for it.
 
     def execute(self, worker, timers, still):
-        assert still()
+        assert still() is None
         self.judged.append((worker, timers, Timers.of(worker, self.clock.now_ns(), timers)))
         return Outcome.GONE
 
     def look_early(self, worker): ...
 
     def prepare(self, worker, timers): ...
+
+    def could_not_run(self, worker, timer):
+        return 0.0
 
     def is_held(self, worker):
         return False

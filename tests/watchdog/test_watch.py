@@ -97,6 +97,17 @@ def test_time_in_which_nobody_looked_is_given_back(sight, worker):
     assert list(sight.expired()) == [worker.pid]
 
 
+def test_a_watchdog_that_is_always_late_ends_whoever_hangs(sight, worker):
+    """Time is given back for as long as the timeout, or two seconds: then the worker has expired."""
+    sight.arm(worker.pid, 3)
+    began = sight.clock.now()
+    while not sight.expired() and sight.clock.now() < began + 60:
+        sight.watch.wait_time(60)
+        sight.clock.jump(1.4)
+        sight.watch.look()
+    assert 6 <= sight.clock.now() - began <= 8
+
+
 def test_a_watchdog_that_is_busy_gives_nothing_back(sight, worker):
     """Requests that keep it at work for a minute do not make everybody's deadline a minute later."""
     sight.arm(worker.pid, 10)

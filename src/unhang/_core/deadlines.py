@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Hashable, Iterator
+import math
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 Request = TypeVar("Request")
 Key = tuple[Hashable, Hashable]
+_Entry = tuple[float, int, Key]
 
 
 class _Timer(NamedTuple):
-    deadline: float  # before what was given back, see DeadlineTable.give_back
+    deadline: float
     sequence: int
     request: object
+    armed_at: float
+    asked: float  # the deadline that it was armed with
 
 
 class DeadlineTable(Generic[Request]):
@@ -33,10 +37,9 @@ class DeadlineTable(Generic[Request]):
 
     def __init__(self) -> None:
         self._workers: dict[Hashable, dict[Hashable, _Timer]] = {}
-        self._heap: list[tuple[float, int, Key]] = []
+        self._heap: list[_Entry] = []
         self._live = 0
         self._sequence = 0
-        self._given_back = 0.0
 
     def __len__(self) -> int:
         return self._live
@@ -53,20 +56,34 @@ class DeadlineTable(Generic[Request]):
         """Each live timer's deadline and request."""
         for scopes in self._workers.values():
             for timer in scopes.values():
-                yield timer.deadline + self._given_back, timer.request  # type: ignore[misc]
+                yield timer.deadline, timer.request  # type: ignore[misc]
 
     def has_worker(self, worker: Hashable) -> bool:
         """Whether the worker has a live timer."""
         return worker in self._workers
 
-    def arm(self, worker: Hashable, scope: Hashable, deadline: float, request: Request) -> None:
-        """Start the timer, or start it again if it is live: the new deadline and request replace the old."""
+    def arm(
+        self, worker: Hashable, scope: Hashable, deadline: float, request: Request, armed_at: float = math.inf
+    ) -> None:
+        """Start the timer, or start it again if it is live: the new deadline and request replace the old.
+
+        Args:
+            worker: whose timer.
+            scope: its name.
+            deadline: when it expires.
+            request: what `expired` returns then.
+            armed_at: when its time began, for `credit`.
+        """
+        self._set(worker, scope, deadline, request, armed_at, deadline)
+
+    def _set(
+        self, worker: Hashable, scope: Hashable, deadline: float, request: object, armed_at: float, asked: float
+    ) -> None:
         self._sequence += 1
-        raw = deadline - self._given_back
         scopes = self._workers.setdefault(worker, {})
         self._live += scope not in scopes
-        scopes[scope] = _Timer(raw, self._sequence, request)
-        heapq.heappush(self._heap, (raw, self._sequence, (worker, scope)))
+        scopes[scope] = _Timer(deadline, self._sequence, request, armed_at, asked)
+        heapq.heappush(self._heap, (deadline, self._sequence, (worker, scope)))
         if len(self._heap) > 2 * self._live + self._TOLERATED:
             self._rebuild()
 
@@ -91,7 +108,7 @@ class DeadlineTable(Generic[Request]):
         heap = self._heap
         while heap and not self._is_live(heap[0]):
             heapq.heappop(heap)
-        return heap[0][0] + self._given_back if heap else None
+        return heap[0][0] if heap else None
 
     def next_request(self, by: float) -> Request | None:
         """The request whose deadline `next_deadline` tells; None when there is none, or it is later than ``by``."""
@@ -107,35 +124,47 @@ class DeadlineTable(Generic[Request]):
 
         The timers stay live: whoever acts on them disarms, re-arms or postpones them.
         """
-        raw = now - self._given_back
-        if not self._heap or self._heap[0][0] > raw:
-            return {}
-        due = []
-        while self._heap and self._heap[0][0] <= raw:
-            entry = heapq.heappop(self._heap)
-            if self._is_live(entry):
-                due.append(entry)
         found: dict[Hashable, list[Request]] = {}
-        for entry in due:
+        for entry in self._due(now):
             heapq.heappush(self._heap, entry)
             worker, scope = entry[2]
             request: Request = self._workers[worker][scope].request  # type: ignore[assignment]
             found.setdefault(worker, []).append(request)
         return found
 
+    def _due(self, now: float) -> list[_Entry]:
+        """Take the entries of timers whose deadline is ``now`` or earlier out of the heap, the earliest first."""
+        due = []
+        while self._heap and self._heap[0][0] <= now:
+            entry = heapq.heappop(self._heap)
+            if self._is_live(entry):
+                due.append(entry)
+        return due
+
+    def credit(self, now: float, moved: Callable[[float, float], float]) -> None:
+        """Move the deadlines that are ``now`` or earlier to where they are with what they get back.
+
+        Args:
+            now: this instant.
+            moved: that deadline, of the instant at which a timer was armed, and the deadline that it was armed with.
+        """
+        for entry in self._due(now):
+            worker, scope = entry[2]
+            timer = self._workers[worker][scope]
+            later = moved(timer.armed_at, timer.asked)
+            if later > timer.deadline:
+                self._set(worker, scope, later, timer.request, timer.armed_at, timer.asked)
+            else:
+                heapq.heappush(self._heap, entry)
+
     def postpone(self, worker: Hashable, until: float) -> None:
         """Move every deadline of the worker that lies before ``until`` to ``until``."""
-        raw = until - self._given_back
         for scope, timer in list(self._workers.get(worker, {}).items()):
-            if timer.deadline < raw:
+            if timer.deadline < until:
                 request: Request = timer.request  # type: ignore[assignment]
                 self.arm(worker, scope, until, request)
 
-    def give_back(self, seconds: float) -> None:
-        """Move every deadline of a live timer into the future by ``seconds``, in O(1)."""
-        self._given_back += seconds
-
-    def _is_live(self, entry: tuple[float, int, Key]) -> bool:
+    def _is_live(self, entry: _Entry) -> bool:
         _, sequence, (worker, scope) = entry
         timer = self._workers.get(worker, {}).get(scope)
         return timer is not None and timer.sequence == sequence

@@ -32,6 +32,7 @@ class Event(enum.Enum):
     STILL = "the block still runs"
     LEFT = "the block was left"
     MISSED = "the block was left right before the first signal"
+    POSTPONED = "the block still runs, and gets time back"
     PREVENTED = "a debugger holds the worker, which was not signalled yet"
     HELD = "a debugger holds the worker"
     REFUSED = "the rules protect the worker"
@@ -50,6 +51,7 @@ class Action(enum.Enum):
     KILL = "send SIGKILL, which needs no SIGCONT"
     WAIT = "try to kill again, a little later"
     SPARE = "tell a near miss"
+    POSTPONE = "tell nothing, and judge it again"
     HOLD = "spare it as long as the debugger is there"
     REFUSE = "tell that it is protected"
     RETRY = "tell the failure, and judge it again later"
@@ -79,6 +81,7 @@ TABLE: dict[tuple[Stage, Event], Step] = {
         _S.RECHECK,
         STILL=(_A.ASK, _S.GRACE),
         LEFT=(_A.SPARE, _S.WATCHED),
+        POSTPONED=(_A.POSTPONE, _S.WATCHED),
         DIED=(_A.LOSE, _S.OVER),
     ),
     # From here on a block that is left changes nothing: the worker was asked to end, and may be half gone.
@@ -86,6 +89,7 @@ TABLE: dict[tuple[Stage, Event], Step] = {
         _S.GRACE,
         TIMEOUT=(_A.KILL, _S.KILLED),
         MISSED=(_A.SPARE, _S.WATCHED),
+        POSTPONED=(_A.POSTPONE, _S.WATCHED),
         PREVENTED=(_A.HOLD, _S.WATCHED),
         HELD=(_A.WAIT, _S.GRACE),
         REFUSED=(_A.REFUSE, _S.WATCHED),
@@ -96,6 +100,7 @@ TABLE: dict[tuple[Stage, Event], Step] = {
         _S.KILLED,
         TIMEOUT=(_A.TELL, _S.UNKILLABLE),
         MISSED=(_A.SPARE, _S.WATCHED),
+        POSTPONED=(_A.POSTPONE, _S.WATCHED),
         PREVENTED=(_A.HOLD, _S.WATCHED),
         HELD=(_A.WAIT, _S.GRACE),
         REFUSED=(_A.REFUSE, _S.WATCHED),

@@ -7,6 +7,8 @@ import threading
 import time
 from typing import Any
 
+from unhang._platform.priority import raise_own_priority
+
 logger = logging.getLogger(__name__)
 
 # Seconds between two turns of a loop of which the first raised: an error that stays must not take a processor.
@@ -41,6 +43,10 @@ class LoopThread:
             raise TypeError(f"cannot pickle a {type(self).__name__} that runs: give it to its process before start()")
         return {**vars(self), "_watchdog_thread": None, "_leaving_thread": None}
 
+    def _loop_in_front(self) -> None:
+        raise_own_priority()
+        self._watchdog_loop()
+
     def _watchdog_loop(self) -> None:
         while not self._stop_signaled:
             try:
@@ -69,7 +75,7 @@ class LoopThread:
             self._watchdog_thread = leaving
             return
         self._watchdog_thread = threading.Thread(
-            target=self._watchdog_loop, name="unhang-watchdog", daemon=self._daemon
+            target=self._loop_in_front, name="unhang-watchdog", daemon=self._daemon
         )
         self._watchdog_thread.start()
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from unhang._core.clock import Clock
+from unhang._core.credits import Credits
 from unhang._core.escalation import TABLE, Action, Event, Policy, Stage
 from unhang._platform.process import ProcessHandle
 from unhang._platform.waiter import Waiter
@@ -35,9 +36,11 @@ _OF_OUTCOME = {
     Outcome.HELD: Event.HELD,
     Outcome.FAILED: Event.FAILED,
     Outcome.SPARED: Event.MISSED,
+    Outcome.LATER: Event.POSTPONED,
 }
 _SETTLED = {
     Action.SPARE: ("spared", Outcome.SPARED),
+    Action.POSTPONE: ("postponed", Outcome.LATER),
     Action.HOLD: ("held", Outcome.HELD),
     Action.REFUSE: ("refused", Outcome.REFUSED),
     Action.RETRY: ("failed", Outcome.FAILED),
@@ -67,7 +70,8 @@ class Member:
     deadline: float = 0.0
     late: float = 0.0
     stage: Stage = Stage.WATCHED
-    until: float = math.inf  # the end of the stage, monotonic seconds
+    since: float = 0.0  # when its time began, monotonic seconds
+    until: float = math.inf  # the end of the stage, without what it gets back
     steps: list[tuple[float, str]] = field(default_factory=list)
     outcome: str = ""
     signals: list[int] = field(default_factory=list)
@@ -98,8 +102,8 @@ class Surgeon(Protocol):
     def gather(self, member: Member) -> None:
         """Gather evidence, then `Escalations.feed` `Event.GATHERED`."""
 
-    def recheck(self, member: Member) -> list[Expired] | None:
-        """The timers that have expired and are still armed; None: ask again behind the next turn of the watch."""
+    def recheck(self, member: Member) -> list[Expired] | Outcome:
+        """The timers that have expired and are still armed; else what has become of those it was judged for."""
 
     def send(self, member: Member, number: int, *, if_still: bool) -> Outcome:
         """Send a signal, if the rules allow it by now; and, if that is asked, only if its block still runs."""
@@ -121,9 +125,11 @@ class Escalations:
         surgeon: what is done.
         waiter: what the loop waits with: the deaths of workers are seen by it.
         clock: monotonic time.
+        credits_: what the end of each stage gets back.
     """
 
-    def __init__(self, surgeon: Surgeon, waiter: Waiter | None, clock: Clock) -> None:
+    def __init__(self, surgeon: Surgeon, waiter: Waiter | None, clock: Clock, credits_: Credits) -> None:
+        self._credits = credits_
         self._surgeon = surgeon
         self._waiter = waiter
         self._clock = clock
@@ -139,7 +145,7 @@ class Escalations:
         now = self._clock.now()
         is_soft = number != signal.SIGKILL
         member.stage = Stage.GRACE if is_soft else Stage.KILLED
-        member.until = now + (member.policy.grace if is_soft else PATIENCE)
+        _takes(member, now, member.policy.grace if is_soft else PATIENCE)
         if is_soft:
             self._surgeon.send(member, signal.SIGCONT, if_still=False)
         self._signalled(member, now, number)
@@ -175,16 +181,16 @@ class Escalations:
         if action in _SETTLED:
             self._settle(action, member, now)
         elif action is Action.GATHER:
-            member.until = now + member.policy.evidence
+            _takes(member, now, member.policy.evidence)
             self._surgeon.gather(member)
         elif action is Action.RECHECK:
-            return self._recheck(member, now)
+            return self._recheck(member)
         elif action is Action.ASK:
             return self._ask(member, now)
         elif action is Action.KILL:
             return self._kill(member, now)
         elif action is Action.WAIT:
-            member.until = now + _HELD_PAUSE
+            _takes(member, now, _HELD_PAUSE)
             if member.steps[-1:] and member.steps[-1][1] != "held":
                 self._step(member, now, "held")
                 self._surgeon.told("held", member)
@@ -197,16 +203,12 @@ class Escalations:
             self._end(action, member, now)
         return None
 
-    def _recheck(self, member: Member, now: float) -> Event | None:
+    def _recheck(self, member: Member) -> Event | None:
         if not member.policy.evidence:
             return Event.STILL  # it was asked just now, and is asked again with the signal
         still = self._surgeon.recheck(member)
-        if still is None:
-            # Evidence may be as old as the watchdog was away: back to where it was, until the watch has caught up.
-            member.stage, member.until = Stage.EVIDENCE, now
-            return None
-        if not still:
-            return Event.LEFT
+        if isinstance(still, Outcome):
+            return Event.LEFT if still is Outcome.SPARED else Event.POSTPONED
         member.timers = still
         return Event.STILL
 
@@ -214,7 +216,7 @@ class Escalations:
         policy = member.policy
         number = policy.signal or 0
         soft = number not in (0, signal.SIGKILL)
-        member.until = now + policy.grace if soft else now
+        _takes(member, now, policy.grace if soft else 0.0)
         if policy.tree:
             member.tree = self._surgeon.plant(member)
             if member.tree is None:
@@ -233,7 +235,7 @@ class Escalations:
         return None
 
     def _kill(self, member: Member, now: float) -> Event | None:
-        member.until = now + PATIENCE
+        _takes(member, now, PATIENCE)
         # Without a soft signal this is the first one.
         number = 0 if member.tree else signal.SIGKILL
         outcome = self._surgeon.send(member, number, if_still=not member.signals)
@@ -280,15 +282,14 @@ class Escalations:
         if self._waiter is not None and member.handle.fd >= 0:
             self._waiter.forget(member.handle.fd)
 
-    def give_back(self, seconds: float) -> None:
-        """The watchdog was away for so long: so may the workers have been, and have their time again."""
-        for member in self._members:
-            member.until += seconds
+    def _ends_at(self, member: Member) -> float:
+        """When the time of its stage is over: while the watchdog was away, the worker may have been, too."""
+        return self._credits.moved(member.since, member.until)
 
     def wait_time(self) -> float:
         """Seconds to wait, at most, before the next `turn`."""
         now = self._clock.now()
-        wait = min((member.until - now for member in self._members), default=math.inf)
+        wait = min((self._ends_at(member) - now for member in self._members), default=math.inf)
         if any(member.handle.fd < 0 for member in self._members):
             wait = min(wait, _LOOK)
         return max(0.0, wait)
@@ -299,7 +300,7 @@ class Escalations:
         for member in list(self._members):
             if member.handle.fd < 0 and member.tree is None and not member.handle.alive():
                 self.feed(member, Event.DIED)
-            elif member.until <= now:
+            elif member.until <= now and self._ends_at(member) <= now:
                 self.feed(member, Event.TIMEOUT)
 
     def hurry(self) -> bool:
@@ -316,6 +317,11 @@ class Escalations:
 
     def __len__(self) -> int:
         return len(self._members)
+
+
+def _takes(member: Member, now: float, seconds: float) -> None:
+    """From now on, its stage lasts so long."""
+    member.since, member.until = now, now + seconds
 
 
 def _event_of(outcome: Outcome, member: Member) -> Event:

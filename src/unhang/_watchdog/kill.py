@@ -22,7 +22,8 @@ class Outcome(enum.Enum):
     REFUSED = "refused"  # the rules protect it
     HELD = "held"  # a debugger holds it
     FAILED = "failed"  # the kernel did not let us
-    SPARED = "spared"  # its timers are not what they were
+    SPARED = "spared"  # it has left its block
+    LATER = "later"  # it is still in its block, which gets time back
     PENDING = "pending"  # it takes its time: whoever does it says how it ended
 
 
@@ -49,8 +50,8 @@ def _me(also: frozenset[int], *, fresh: bool = False) -> Me:
     return Me(ours.pid, ours.group, ours.users | also, ours.ancestors) if also else ours
 
 
-def _always() -> bool:
-    return True
+def _always() -> None:
+    return None
 
 
 def judge(handle: ProcessHandle, also: frozenset[int], *, spare_stopped: bool) -> Outcome | None:
@@ -77,7 +78,7 @@ def send(
     handle: ProcessHandle | GroupHandle,
     number: int,
     also: frozenset[int] = frozenset(),
-    still: Callable[[], bool] = _always,
+    still: Callable[[], Outcome | None] = _always,
     *,
     spare_stopped: bool = False,
 ) -> Outcome:
@@ -87,7 +88,7 @@ def send(
         handle: whom to signal.
         number: the signal.
         also: as for `refusal_of`.
-        still: asked last of all; if it says no, nothing is sent.
+        still: asked last of all why not; nothing is sent unless it says None.
         spare_stopped: whether a process that a signal has stopped is as one in a debugger.
     """
     if isinstance(handle, ProcessHandle) and not handle.alive():
@@ -98,8 +99,9 @@ def send(
             logger.error("Not sending signal %s: %s", number, refusal)
         if refusal is not None or held:
             return Outcome.HELD if refusal is None else Outcome.REFUSED
-        if not still():
-            return Outcome.SPARED
+        outcome = still()
+        if outcome is not None:
+            return outcome
         handle.send(number)
     except ProcessLookupError:
         return Outcome.GONE

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 from unhang._core.clock import Clock, SystemClock
 from unhang._core.credits import Credits
@@ -69,7 +70,7 @@ class PageWatch:
         """Watch a worker from now on."""
         worker.number = next(self._numbers)
         worker.joined_at = worker.changed_at = self.now()
-        worker.credits = self._credits
+        worker.credits = Credits(self._credits)
         self._workers[worker.number] = worker
         self.kicked(worker)
 
@@ -87,6 +88,11 @@ class PageWatch:
 
     def _notice(self, worker: Watched) -> None:
         self.was_armed = self.was_armed or worker.timers.was_armed
+
+    @property
+    def credits(self) -> Credits:
+        """What everybody gets back."""
+        return self._credits
 
     def now(self) -> int:
         """The monotonic clock, in nanoseconds."""
@@ -118,7 +124,6 @@ class PageWatch:
         now = self.now()
         if lost:
             self._credits.add(now, int(lost * _SECOND))
-            self._looks.give_back(lost)
             self._hands.tell("overslept", None, [Expired("", 0.0, lost, 0.0)])
         beat = now >= self._next_beat
         if beat:
@@ -233,19 +238,32 @@ class PageWatch:
         due, _ = worker.timers.due(now, worker.credited, observed_too=False)
         return self._expired(worker, due, now)[0]
 
-    def recheck(self, worker: Watched) -> list[Expired] | None:
-        """The timers of a worker that have expired and are still armed; None: nobody can tell, ask after a `turn`."""
-        if not self._presence.was_there():
-            return None
+    def recheck(self, worker: Watched, timers: list[Expired]) -> list[Expired] | Outcome:
+        """The timers of a worker that have expired and are still armed; else what has become of these timers.
+
+        A watchdog that was stopped since then does not matter: a page is as it is now, and they had all their time.
+        """
+        expired = self._killable(worker, self.now())
+        if expired and self._was_starved(worker, expired[0]):
+            expired = self._killable(worker, self.now())
+        if expired:
+            return _expired_timers(expired, self.now())
+        is_armed = any(timer.seen is not None and timer.seen.is_still() for timer in timers)
+        return Outcome.LATER if is_armed else Outcome.SPARED
+
+    def _was_starved(self, worker: Watched, over: _Over) -> bool:
+        """Whether it gets time back because it could not run; how much in all is bounded as for all that it gets."""
         now = self.now()
-        return _expired_timers(self._killable(worker, now), now)
+        lost = self._hands.could_not_run(worker, _expired_timer(*over, now))
+        worker.credits.add(now, int(lost * _SECOND), is_pause=False)
+        return lost > 0
 
     def settle(self, worker: Watched, outcome: Outcome, timers: list[Expired]) -> None:
         """What `Outcome.PENDING` has come to: the worker is judged again from now on."""
         worker.pending = False
         if worker.number not in self._workers:
             if outcome is Outcome.SPARED:
-                self._hands.tell("near miss", worker, timers)
+                self._hands.tell("near miss", worker, _until(self.now(), timers))
             return
         self._after(outcome, worker, self._killable(worker, self.now()), timers)
         self.kicked(worker)
@@ -253,8 +271,11 @@ class PageWatch:
     def _deal_with(self, worker: Watched, expired: list[_Over], now: int) -> int:
         timers = _expired_timers(expired, now)
 
-        def still() -> bool:
-            return self._presence.was_there() and any(seen.is_still() for seen, _ in expired)
+        def still() -> Outcome | None:
+            if self._was_starved(worker, expired[0]):
+                found = self.recheck(worker, timers)
+                return found if isinstance(found, Outcome) else None
+            return None if any(seen.is_still() for seen, _ in expired) else Outcome.SPARED
 
         if worker.held:
             return self._look_whether_held(worker, now)
@@ -289,7 +310,8 @@ class PageWatch:
         """Tell what became of a worker; returns when to look at it again."""
         now = self.now()
         if outcome is Outcome.SPARED:
-            self._hands.tell("near miss", worker, timers)
+            self._hands.tell("near miss", worker, _until(now, timers))
+        if outcome in (Outcome.SPARED, Outcome.LATER):
             return now
         if outcome is Outcome.GONE:
             return self._dealt_with(worker, expired)
@@ -324,6 +346,14 @@ def _notice_progress(worker: Watched, now: int) -> None:
 
 def _by_deadline(arming: Arming) -> int:
     return arming.deadline
+
+
+def _until(now: int, timers: list[Expired]) -> list[Expired]:
+    """The same timers, having run until now."""
+    return [
+        timer if timer.seen is None else replace(timer, running=(now - timer.seen.armed_at) / _SECOND)
+        for timer in timers
+    ]
 
 
 def _expired_timers(expired: list[_Over], now: int) -> list[Expired]:

@@ -8,9 +8,6 @@ import threading
 from unhang._core.clock import Clock
 from unhang._core.oversleep import Oversleep
 
-# Seconds without work in the middle of a turn: the watchdog was stopped there.
-_STALL = 0.25
-
 
 class _Here(threading.local):
     """Tells threads apart, also of forked processes: an id is soon given to the next thread, or is a system call."""
@@ -35,23 +32,17 @@ class Presence:
         """The loop is about to wait, for so many seconds at most."""
         if self._loop is not _here.thread:
             self._begin()
-        idle = self._clock.now() - self._clock.worked()
+        idle = self._idle()
         self._oversleep.plan(idle, idle + seconds)
 
     def is_back(self) -> float:
-        """The loop looks again; returns the seconds to give back to every deadline, or 0."""
-        self._back = self._clock.now() - self._clock.worked()
-        return self._oversleep.looked(self._back)
-
-    def was_there(self) -> bool:
-        """Whether it has been there since `is_back`: if not, what it has seen since then may be old."""
-        return self._idle() - self._back < _STALL
+        """The loop looks again, or goes on; returns the seconds to give back to every deadline, or 0."""
+        return self._oversleep.looked(self._idle())
 
     def _begin(self) -> None:
         """Measure from now on, since another thread turns the loop: the processor time is a thread's own."""
         self._loop = _here.thread
-        self._back = self._idle()
-        self._oversleep = Oversleep(self._back)
+        self._oversleep = Oversleep(self._idle())
 
     def _idle(self) -> float:
         return self._clock.now() - self._clock.worked()

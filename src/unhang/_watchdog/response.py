@@ -20,6 +20,7 @@ from unhang._core.escalation import Event, Policy
 from unhang._core.page import parse_ending
 from unhang._platform.look import Look, look
 from unhang._platform.process import ProcessHandle
+from unhang._platform.turns import turns
 from unhang._platform.waiter import Waiter
 from unhang._watchdog import kill
 from unhang._watchdog.asked import Asked
@@ -44,6 +45,9 @@ _MOST_HELPERS = 8
 _MOST_WRITERS = 2
 # Seconds for which another thread waits until the loop says who is a worker.
 _FOR_LOOP = 0.5
+# A thread that waited for a processor for this part of the time is starved; and the seconds that this takes to tell.
+_STARVED = 0.5
+_MOMENT = 0.02
 # Seconds to wait, when the server stops, for reports that are being made.
 _LAST_REPORTS = 1.0
 
@@ -101,7 +105,7 @@ class Response:
         self._helpers = Helpers(_MOST_HELPERS, waiter.wake)
         self._writers = Helpers(_MOST_WRITERS, waiter.wake)
         self.departures = Departures(waiter, clock, self._died)
-        self._escalations = Escalations(self, waiter, clock)
+        self._escalations = Escalations(self, waiter, clock, self.watch.credits)
         self._incidents = Incidents(
             self._helpers,
             self._writers,
@@ -122,15 +126,16 @@ class Response:
 
     # The hands of the watch.
 
-    def execute(self, worker: Watched, timers: list[Expired], still: Callable[[], bool]) -> Outcome:
+    def execute(self, worker: Watched, timers: list[Expired], still: Callable[[], Outcome | None]) -> Outcome:
         """Begin to end a worker."""
         if worker.handle is None:
             return Outcome.GONE
         policy = self._policy_for(timers)
         if not policy.evidence and not policy.tree:
             return self._execute_at_once(worker, timers, still, policy)
-        if not still():
-            return Outcome.SPARED
+        outcome = still()
+        if outcome is not None:
+            return outcome
         # What is certain to be let be need not be found out about.
         outcome = self._judge(worker.handle)
         if outcome is not None:
@@ -139,7 +144,7 @@ class Response:
         return Outcome.PENDING
 
     def _execute_at_once(
-        self, worker: Watched, timers: list[Expired], still: Callable[[], bool], policy: Policy
+        self, worker: Watched, timers: list[Expired], still: Callable[[], Outcome | None], policy: Policy
     ) -> Outcome:
         """Where no evidence is wanted, nothing at all stands between the deadline and the signal."""
         assert worker.handle is not None  # noqa: S101 - for the type checker: see `execute`
@@ -165,14 +170,16 @@ class Response:
 
     def look_early(self, worker: Watched) -> None:
         """See `Hands.look_early`."""
+        first, _ = worker.timers.nearest(1)
+        thread = first[0].thread if first else 0
+        worker.turns = turns(worker.pid, thread, self._clock.now())
         if not self._policy.evidence:
             return
 
         def seen(found: Look | None) -> None:
             worker.earlier = found
 
-        first, _ = worker.timers.nearest(1)
-        self._helpers.submit(functools.partial(look, worker.pid, first[0].thread if first else 0), seen)
+        self._helpers.submit(functools.partial(look, worker.pid, thread), seen)
 
     def prepare(self, worker: Watched, timers: list[Expired]) -> None:
         """See `Hands.prepare`."""
@@ -180,15 +187,29 @@ class Response:
         if worker.handle is not None:
             kill.rehearse(worker.handle, self._users)
 
+    def could_not_run(self, worker: Watched, timer: Expired) -> float:
+        """See `Hands.could_not_run`.
+
+        An estimate: the share of the last moments, since a look at it behind its arming, stands for all of its time.
+        """
+        now = self._clock.now()
+        before = worker.turns
+        if before is None or now - before.instant > timer.running:
+            worker.turns = turns(worker.pid, timer.thread, now)
+            return 0.0
+        if now - before.instant < _MOMENT:
+            return 0.0
+        worker.turns = found = turns(worker.pid, timer.thread, now)
+        share = 0.0 if found is None else found.share_of_waiting(before)
+        return share * timer.running if share >= _STARVED else 0.0
+
     def is_held(self, worker: Watched) -> bool:
         """See `Hands.is_held`."""
         return worker.handle is not None and self._judge(worker.handle) is Outcome.HELD
 
     def tell(self, event: str, worker: Watched | None, timers: list[Expired]) -> None:
         """See `Hands.tell`."""
-        if event == "overslept":
-            self._escalations.give_back(timers[0].late)
-        elif worker is not None and event in ("expired", "pretimeout"):
+        if worker is not None and event in ("expired", "pretimeout"):
             self._incidents.noticed(worker, timers, expired=event == "expired")
         self._tell(event, worker, timers)
 
@@ -201,9 +222,9 @@ class Response:
     def _is_gathered(self, member: Member) -> None:
         self._escalations.feed(member, Event.GATHERED)
 
-    def recheck(self, member: Member) -> list[Expired] | None:
+    def recheck(self, member: Member) -> list[Expired] | Outcome:
         """See `Surgeon.recheck`."""
-        return self.watch.recheck(member.watched)
+        return self.watch.recheck(member.watched, member.timers)
 
     def _judge(self, handle: ProcessHandle) -> Outcome | None:
         return kill.judge(handle, self._users, spare_stopped=self._spare_stopped)
@@ -211,8 +232,9 @@ class Response:
     def send(self, member: Member, number: int, *, if_still: bool) -> Outcome:
         """See `Surgeon.send`."""
 
-        def still() -> bool:
-            return not if_still or bool(self.watch.recheck(member.watched))
+        def still() -> Outcome | None:
+            found = self.recheck(member) if if_still else []
+            return found if isinstance(found, Outcome) else None
 
         return kill.send(member.handle, number, self._users, still, spare_stopped=self._spare_stopped)
 

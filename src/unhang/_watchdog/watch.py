@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from unhang._core.clock import Clock, SystemClock, WallTime
+from unhang._core.credits import Credits
 from unhang._core.deadlines import DeadlineTable
 from unhang._core.requests import MalformedRequestError, check_request, is_plain
 from unhang._core.retries import pause_after
@@ -70,6 +71,8 @@ class Watch(Generic[Request]):
         self.workers = Workers(waiter, self.clear if on_exit is None else on_exit)
         self.dropped = Tally(functools.partial(logger.warning, "Dropping a request: %s: %s"))
         self._presence = Presence(self._clock)
+        self._credits = Credits()
+        self._gives_back = False  # as soon as there is anything to give back
 
     def __getstate__(self) -> dict[str, Any]:
         """What goes to another process: the timers. Who their workers are, it finds out by itself."""
@@ -113,6 +116,7 @@ class Watch(Generic[Request]):
 
     def _apply(self, last: dict[tuple[int, str], Request]) -> None:
         """Arm and disarm timers of admitted workers, and empty the dictionary."""
+        now = self._clock.now() if last else 0.0
         for (pid, scope), request in last.items():
             if request.expiration_time < 0:
                 self.disarm(pid, scope)
@@ -120,7 +124,7 @@ class Watch(Generic[Request]):
                 deadline = _received_deadline(request)
                 if deadline is None:
                     deadline = self.wall.monotonic(request.expiration_time)
-                self.timers.arm(pid, scope, deadline, request)
+                self.timers.arm(pid, scope, deadline, request, now)
         last.clear()
 
     def register(self, request: Request, deadline: float | None = None) -> None:
@@ -147,7 +151,7 @@ class Watch(Generic[Request]):
         elif self._admit(pid):
             if deadline is None:
                 deadline = self.wall.monotonic(request.expiration_time)
-            self.timers.arm(pid, scope, deadline, request)
+            self.timers.arm(pid, scope, deadline, request, self._clock.now())
 
     def _admit(self, pid: int) -> bool:
         worker = known = self.workers.get(pid)
@@ -214,7 +218,11 @@ class Watch(Generic[Request]):
         lost = self._presence.is_back()
         if lost:
             logger.warning("The watchdog overslept: all deadlines are given %.1f s back", lost)
-            self.timers.give_back(lost)
+            now = self._clock.now()
+            self._credits.add(round(now * 1e9), round(lost * 1e9))
+            self._gives_back = True
+        if self._gives_back:
+            self.timers.credit(self._clock.now(), self._credits.moved)
         return self.wall.read()
 
     def is_due(self, wall: float) -> bool:

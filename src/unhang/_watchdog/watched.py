@@ -14,6 +14,7 @@ from unhang._platform.descriptor import OwnFd
 from unhang._platform.look import Look
 from unhang._platform.memory_group import MemoryGroup
 from unhang._platform.process import ProcessHandle
+from unhang._platform.turns import Turns
 from unhang._watchdog.kill import Outcome
 
 
@@ -73,7 +74,8 @@ class Watched:
     next_deadline: int = 0  # as it was at the last beat
     origin: Origin = field(default_factory=Origin)
     earlier: Look | None = None  # taken when its deadline came near
-    credits: Credits = field(default_factory=Credits)  # of its watch
+    turns: Turns | None = None  # of the thread that armed its timer, as they were last
+    credits: Credits = field(default_factory=Credits)  # what it gets back, with what all workers of its watch do
 
     def deadline_of(self, seen: Snapshot) -> int:
         """The deadline of a timer with what it gets back for time that was not its worker's."""
@@ -82,7 +84,7 @@ class Watched:
     def credited(self, deadline: int, timeout: int) -> int:
         """The same, of a timer that has this deadline and this timeout."""
         armed_at = deadline - timeout
-        deadline += self.credits.given(armed_at)
+        deadline += self.credits.given(armed_at, timeout)
         if armed_at < self.held_until:
             # Nobody knows how long it was held: it may have been since the timer was armed.
             deadline = max(deadline, self.held_until + timeout)
@@ -92,14 +94,20 @@ class Watched:
 class Hands(Protocol):
     """What a watch has done for it, in the loop's thread."""
 
-    def execute(self, worker: Watched, timers: list[Expired], still: Callable[[], bool]) -> Outcome:
-        """Deal with a worker whose timers have expired, after asking ``still``; or begin to, and say so later."""
+    def execute(self, worker: Watched, timers: list[Expired], still: Callable[[], Outcome | None]) -> Outcome:
+        """Deal with a worker whose timers have expired; or begin to, and say so later.
+
+        ``still`` is asked first: what it says is what has become of it, if that is not None.
+        """
 
     def look_early(self, worker: Watched) -> None:
         """A deadline of the worker is near."""
 
     def prepare(self, worker: Watched, timers: list[Expired]) -> None:
         """In some milliseconds `execute` may be asked for: find out all that it does, for nothing."""
+
+    def could_not_run(self, worker: Watched, timer: Expired) -> float:
+        """For how many seconds since it was armed the timer's thread waited for a processor, if for half of them."""
 
     def is_held(self, worker: Watched) -> bool:
         """Whether a debugger holds the worker, or a signal that counts as one has stopped it."""

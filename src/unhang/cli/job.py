@@ -8,11 +8,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from unhang._core.clock import SystemClock
+from unhang._core.credits import Credits
 from unhang._platform import exits, passing
 from unhang._platform.children import become_subreaper, own_children, reap, spawn
 from unhang._platform.descendants import kill_all, running, send_all
@@ -105,13 +106,9 @@ class Job:
         self._is_reported = threading.Event()
         self._steps: list[tuple[float, str]] = []  # what was done to the command
         self._presence = Presence(SystemClock())
-        # Instants of the monotonic clock, and what is done then.
-        self._due = {
-            self._runs_over: math.inf,
-            self._is_asked_to_end: math.inf,
-            self._is_killed: math.inf,
-            self._misses_timers: math.inf,
-        }
+        self._credits = Credits()
+        # What is done in some time: since when that runs, and until when; monotonic seconds.
+        self._due: dict[Callable[[], None], tuple[float, float]] = {}
 
     def _event(self, event: str, pid: int | None, timers: list[Expired]) -> None:  # noqa: ARG002 - as it is called
         self._killed = self._killed or event == "killed"
@@ -157,12 +154,19 @@ class Job:
         if self._tail is not None:
             self._tail.start()
         raise_file_limit()
-        now = time.monotonic()
         if self._options.after is not None:
-            self._due[self._runs_over] = now + self._options.after
+            self._do_in(self._options.after, self._runs_over)
         if self._options.expect_timers is not None:
-            self._due[self._misses_timers] = now + self._options.expect_timers + _NEWS
+            self._do_in(self._options.expect_timers + _NEWS, self._misses_timers)
         return None
+
+    def _do_in(self, seconds: float, action: Callable[[], None]) -> None:
+        now = time.monotonic()
+        self._due[action] = (now, now + seconds)
+
+    def _due_at(self, action: Callable[[], None]) -> float:
+        """When that is done, with what its time gets back."""
+        return self._credits.moved(*self._due[action]) if action in self._due else math.inf
 
     def _environment(self) -> dict[str, str]:
         """The command's."""
@@ -176,11 +180,12 @@ class Job:
         """Wait for a signal or the next deadline, and act on it."""
         assert self._control is not None  # noqa: S101 - for the type checker: the command runs
         beat = _BEAT if self._control.stopped_by is None else _BEAT_IF_STOPPED
-        wait = min(min(self._due.values()) - time.monotonic(), beat)
+        next_one = min(map(self._due_at, self._due), default=math.inf)
+        wait = min(next_one - time.monotonic(), beat)
         self._presence.waits(max(0.0, wait))
         info = passing.wait(numbers, wait)
-        lost = self._presence.is_back()
-        self._due = {action: instant + lost for action, instant in self._due.items()}
+        if lost := self._presence.is_back():
+            self._credits.add(round(time.monotonic() * 1e9), round(lost * 1e9))
         if info is not None and info.si_signo != signal.SIGCHLD:
             self._pass_on(info, self._control)
         self._reap()
@@ -192,12 +197,12 @@ class Job:
         """Do what is due."""
         if self._is_reported.is_set() and not self._options.observe:
             self._is_reported.clear()
-            self._due[self._is_asked_to_end] = 0.0
+            if self._is_asked_to_end in self._due:  # it was not too late for that
+                self._do_in(0.0, self._is_asked_to_end)
         now = time.monotonic()
-        for action, instant in list(self._due.items()):
-            if instant <= now:
-                self._due[action] = math.inf
-                action()
+        for action in [action for action in self._due if self._due_at(action) <= now]:
+            del self._due[action]
+            action()
 
     def _pass_on(self, info: signal.struct_siginfo, control: JobControl) -> None:
         self._requested.add(info.si_signo)
@@ -237,7 +242,7 @@ class Job:
         if not self._options.observe:
             # It does not wait for ever for a report that cannot be made.
             patience = 0.0 if self._report is None else self._evidence + _REPORTING
-            self._due[self._is_asked_to_end] = time.monotonic() + patience
+            self._do_in(patience, self._is_asked_to_end)
 
     def _reported(self) -> None:
         """The report is there. Called in its thread; wakes the one that waits for signals."""
@@ -259,7 +264,7 @@ class Job:
             return
         self._steps.append((time.monotonic(), self._signal.name))
         send_all(self._signal, signal.SIGCONT)
-        self._due[self._is_killed] = time.monotonic() + self._grace
+        self._do_in(self._grace, self._is_killed)
 
     def _is_killed(self) -> None:
         self._steps.append((time.monotonic(), "SIGKILL"))
@@ -281,7 +286,7 @@ class Job:
             return
         self._requested.by_us = True
         # What was asked to end with the command still has its grace.
-        kill_at = self._due[self._is_killed]
+        kill_at = self._due_at(self._is_killed)
         if not self._steps:
             kill_at = time.monotonic() + _GRACE_FOR_THE_REST
             if count := send_all(signal.SIGTERM, signal.SIGCONT):

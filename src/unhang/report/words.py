@@ -160,6 +160,7 @@ _OUTCOMES = {
     "pending": "It was still being ended when this was recorded",
     "killed": "It was killed",
     "spared": "It was spared: it left its block in time",
+    "postponed": "It was still in its block, which was given time back",
     "observed": "It was only observed",
     "held": "It was spared while a debugger held it, or a signal had stopped it",
     "refused": "It was not signalled: it is protected",
