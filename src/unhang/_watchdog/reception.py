@@ -219,6 +219,10 @@ class Reception:
             self._leave(peer)
         except OSError:
             self._leave(peer)
+        except Exception:
+            # A fault of ours; whoever has found it has to go, so that nobody else is kept waiting by it.
+            logger.exception("Error in a message of pid %s", peer.watched.pid)
+            self._leave(peer)
 
     def _hear_one(self, peer: _Peer) -> bool:
         """Read one message; False when no more is to be read now."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from unhang._core.messages import MOST_DESCRIPTORS, MessageError
+from unhang._core.texts import error_described
 from unhang._platform.descriptor import OwnFd
 from unhang._watchdog.journal import Journal
 from unhang._watchdog.watched import Watched
@@ -161,8 +162,8 @@ class Viewers:
         """
         try:
             ask = msgspec.json.decode(message, type=Ask)
-        except ValueError as error:
-            raise MessageError(f"a viewer asks for nonsense: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise MessageError(f"a viewer asks for nonsense: {error_described(error)}") from None
         if ask.version != VERSION:
             raise MessageError(f"the viewer speaks version {ask.version}, this watchdog {VERSION}: use one of both")
         if ask.stacks:
