@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 
 _PLAIN = re.compile(r"[ -~]*")
-# Python escapes all spaces but one; these are harmless.
-_SPACES = frozenset("\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000")
+_PLAIN_LINES = re.compile(r"[\n -~]*")
+_NOT_PLAIN = re.compile(r"[^\n -~]")
 _LONGEST = 60
 # Larger integers are not written down: Python refuses to, or it takes long.
 _MOST_BITS = 256
@@ -20,15 +20,25 @@ def escaped(text: str, keep: str = "") -> str:
     r"""The text with an escape, as ``\x1b`` or ``\u202e``, for what cannot be shown, ``keep`` left out."""
     if _PLAIN.fullmatch(text):
         return text
-    return "".join(each if _is_shown(each) or each in keep else _escape(each) for each in text)
-
-
-def _is_shown(character: str) -> bool:
-    return character.isprintable() or character in _SPACES
+    return "".join(each if each.isprintable() or each in keep else _escape(each) for each in text)
 
 
 def _escape(character: str) -> str:
     return ascii(character)[1:-1]
+
+
+def json_escaped(document: bytes) -> bytes:
+    """The same JSON, with an escape for each character in its strings that cannot be shown. Line breaks stay."""
+    text = document.decode()
+    return document if _PLAIN_LINES.fullmatch(text) else _NOT_PLAIN.sub(_json_escape, text).encode()
+
+
+def _json_escape(match: re.Match[str]) -> str:
+    character = match[0]
+    if character.isprintable():
+        return character
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
 def described(value: object) -> str:
