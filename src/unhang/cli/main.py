@@ -12,7 +12,7 @@ import click
 
 import unhang
 from unhang._core.texts import escaped
-from unhang._platform import passing
+from unhang._platform import dispositions, passing
 from unhang._worker.implementation import WHY
 from unhang.errors import UnhangError
 
@@ -99,6 +99,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if sys.argv[1:2] in (["run"], ["serve"]):
+        dispositions.note()
         passing.hold()
     try:
         status = unhang_command(prog_name="unhang", standalone_mode=False)
