@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -10,6 +11,13 @@ from unhang._core.page import LARGEST_PAGE, SMALLEST_PAGE, PageError
 
 # Bytes for the stacks that a worker writes down itself: a hundred threads have some 40 KiB.
 STACKS_SIZE = 64 * 1024
+# Each as the shell's `ulimit` has it, where a process has one of its own. A memfd counts as a file for -f.
+_LIMITS = {
+    errno.EMFILE: "`ulimit -n`",
+    errno.ENFILE: "`sysctl fs.file-max`",
+    errno.EFBIG: "`ulimit -f`",
+    errno.ENOMEM: "`ulimit -v` and the memory of the control group",
+}
 
 
 def create(size: int) -> tuple[int, mmap.mmap]:
@@ -26,6 +34,12 @@ def create(size: int) -> tuple[int, mmap.mmap]:
     except BaseException:
         os.close(fd)
         raise
+
+
+def why_not(error: OSError) -> str:
+    """Why there is no such memory, with the limit that is met."""
+    limit = _LIMITS.get(error.errno or 0)
+    return f"{error.strerror}, see {limit}" if limit else str(error.strerror)
 
 
 def create_stack_file() -> int:
