@@ -25,6 +25,7 @@ from unhang._core.clock import SystemClock, WallTime
 from unhang._core.frames import FrameSplitter, embedded, frame, payload_of
 from unhang._core.pickled_requests import KeptFrames, Parser, instant
 from unhang._core.tally import Tally
+from unhang._core.texts import error_described
 from unhang._platform.naps import Naps
 from unhang._platform.queue_pipe import PIPE_BUF, QueueReader, QueueWriter, UnsupportedQueueError, make_room
 from unhang._platform.waiter import Waiter
@@ -370,7 +371,7 @@ class MultiprocessingRequestQueue(RequestQueue):
         try:
             return self._accept(_RequestUnpickler(io.BytesIO(payload)).load(), offset)
         except Exception as error:  # noqa: BLE001 - a damaged pickle may raise anything
-            self._dropped.add(f"not a request ({type(error).__name__})", str(error)[:100])
+            self._dropped.add(f"not a request ({type(error).__name__})", error_described(error))
         inner = embedded(payload) if whole else []
         return min((self._decode(each, offset, whole=False) for each in inner), default=math.inf)
 
@@ -380,7 +381,8 @@ class MultiprocessingRequestQueue(RequestQueue):
             request = TimerRequest(request.worker_id, request.scope_id, request.expiration_time)
         if not (hasattr(request, "worker_id") and hasattr(request, "scope_id")):
             raise TypeError("a field is missing")
-        deadline = math.inf if request.expiration_time < 0 else request.expiration_time + offset
+        # NaN, which the watch drops, is never due.
+        deadline = request.expiration_time + offset if request.expiration_time >= 0 else math.inf
         request._received = (request.expiration_time, deadline)
         if self._until_due:
             self._earliest = min(self._earliest, deadline)
@@ -400,7 +402,7 @@ class MultiprocessingRequestQueue(RequestQueue):
             except Empty:
                 break
             except Exception as error:  # noqa: BLE001 - a damaged pickle may raise anything
-                self._dropped.add(f"not a request ({type(error).__name__})", str(error)[:100])
+                self._dropped.add(f"not a request ({type(error).__name__})", error_described(error))
                 # If it is the queue that is broken, this keeps the loop from spinning.
                 time.sleep(min(_ERROR_PAUSE, max(0.0, remaining)))
         self._interrupted = False

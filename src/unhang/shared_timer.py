@@ -20,6 +20,7 @@ from unhang._platform.children import shows_our_processes
 from unhang._platform.listener import Listener
 from unhang._platform.loop_thread import LoopThread
 from unhang._platform.socket_directory import new_address
+from unhang._platform.sweep import sweep
 from unhang._platform.waiter import Waiter
 from unhang._watchdog.announce import announce
 from unhang._watchdog.command_report import CommandReport, Overrun
@@ -134,6 +135,7 @@ class SharedTimerServer(LoopThread):
                 "--mount-proc` and every container do",
             )
         self.address = address or new_address("watchdog")
+        self._sweeps = not address
         self._users = others
         self._observe = observe
         self._policy = Policy(signal_number(signal) or None, _time(grace, "grace"), tree, _time(evidence, "evidence"))
@@ -163,6 +165,9 @@ class SharedTimerServer(LoopThread):
 
     def _open(self) -> None:
         fd, self._listener_fd = self._listener_fd, None
+        if self._sweeps or fd is not None:
+            self._sweeps = False
+            sweep()
         listener = Listener(self.address, 0o666 if self._users else 0o600, fd)
         self._waiter = Waiter()
         self._hooks = Hooks(self._on_expired)

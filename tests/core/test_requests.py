@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unhang._core.requests import Fields, MalformedRequestError, check_request, parse_line
+from unhang._core.requests import Fields, MalformedRequestError, checked, parse_line
 
 GOOD = {"version": 1, "pid": 4711, "scope_id": "train.py:12", "expiration_time": 1.5, "signal": 9}
 FIELDS = Fields(4711, "train.py:12", 1.5, 9)
@@ -86,4 +86,4 @@ def test_a_scope_that_looks_like_a_request_is_a_scope():
 
 def test_an_infinite_expiration_time_is_one():
     """A timer that never expires is allowed, since torch's server allows it."""
-    check_request(4711, "scope", math.inf)
+    assert checked(4711, "scope", math.inf) == (4711, "scope", math.inf)

@@ -59,7 +59,7 @@ def test_numbers_and_nouns_agree(said, wanted):
         (Worker(pid=1, outcome="killed", exit="SIGKILL"), "It was killed. It ended by SIGKILL."),
         (Worker(pid=1, outcome="spared"), "It was spared: it left its block in time."),
         (Worker(pid=1, exit="exit code 1"), "It was left alone. It ended with exit code 1."),
-        (Worker(pid=1, outcome="new\x1b"), "What became of it: new\N{REPLACEMENT CHARACTER}."),
+        (Worker(pid=1, outcome="new\x1b"), "What became of it: new\\x1b."),
     ],
 )
 def test_an_outcome_is_told_in_sentences(worker, sentence):

@@ -2,11 +2,14 @@
 
 import array
 import contextlib
+import functools
 import os
 import resource
 import signal
 import socket
+import struct
 import tempfile
+import threading
 import time
 
 import pytest
@@ -17,7 +20,7 @@ from support import until
 from unhang._core import messages, page
 from unhang._core.identity import Identity
 from unhang._core.page import DEADLINE, PageWriter, label
-from unhang._platform import memfd
+from unhang._platform import disposal, memfd
 from unhang._watchdog import reception
 
 
@@ -360,39 +363,129 @@ def test_a_timer_that_is_due_at_the_greeting_counts(start, shared_server, events
     assert events.get(timeout=30) == ("killed", worker.pid, ["due"])
 
 
-def send_what_lingers(address, say):
-    """Send, as a page, a connection that takes a minute to close."""
-    with socket.socket() as listener, socket.socket() as lingering:
+def linger():
+    """A connection that takes a minute to close, for whoever closes it last."""
+    with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
+        lingering = socket.socket()
         lingering.connect(listener.getsockname())
-        lingering.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, array.array("i", [1, 60]).tobytes())
-        lingering.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while lingering.send(b"x" * 65536):
-                pass
-        with connection(address) as peer:
-            send(peer, messages.hello(0, 0, Identity()), lingering.fileno())
-            os.close(lingering.detach())
-            say.send("sent")
-            time.sleep(workers.FOREVER)
+        reader, _ = listener.accept()
+    reader.detach()  # and is open until this process ends
+    lingering.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+    lingering.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while lingering.send(b"x" * 65536):
+            pass
+    return lingering.detach()
 
 
-def test_a_descriptor_that_is_slow_to_close_holds_nobody_up(start, tmp_path, stopped):
-    """A hung sibling is killed while the watchdog gets rid of it."""
+class SlowToClose:
+    """Sends what is slow to close in some message, and leaves it to the watchdog; can be sent to another process."""
+
+    def __init__(self, address, kind):
+        self.address = address
+        self.kind = kind
+
+    def __call__(self, say):
+        fd = linger()
+        for _ in range(10):
+            with contextlib.suppress(OSError):
+                self.send(fd)
+        os.close(fd)
+        say.send("sent")
+        time.sleep(workers.FOREVER)
+
+    def send(self, fd):
+        with connection(self.address) as peer:
+            hello = messages.hello(0, 0, Identity())
+            if self.kind == "hello":
+                send(peer, hello, fd)
+            elif self.kind == "behind too many":
+                send(peer, hello, *good() * messages.MOST_PAGES, fd)
+            elif self.kind == "nothing said":
+                send(peer, b"", fd)
+            else:
+                send(peer, hello, *good())
+                send(peer, {"kick": messages.KICK, "page": messages.PAGE, "look": messages.VIEW}[self.kind], fd)
+
+
+SLOW = ["hello", "behind too many", "nothing said", "kick", "page", "look"]
+
+
+@pytest.mark.parametrize("kind", SLOW)
+def test_no_message_keeps_the_watchdog_with_what_is_slow_to_close(start, tmp_path, stopped, kind):
+    """Wherever a descriptor is that takes a minute to close, the watchdog's loop does not wait for it."""
     tmp_path.chmod(0o700)
-    address = str(tmp_path / "watchdog.sock")
-    # In a process of its own: a child that this one started meanwhile would wait for the descriptor too.
-    watchdog = start(workers.serve_shared, address)
+    _is_not_held_up(start, stopped, str(tmp_path / "watchdog.sock"), lambda address: SlowToClose(address, kind))
+
+
+def test_a_user_who_is_not_served_does_not_hold_it_up(start, open_directory, other_user, stopped):
+    """What a stranger sends is not even received."""
+    address = f"{open_directory}/all.sock"
+
+    def become(address):
+        return functools.partial(workers.as_user, other_user, SlowToClose(address, "hello"))
+
+    _is_not_held_up(start, stopped, address, become, users=[other_user + 1])
+
+
+def _is_not_held_up(start, stopped, address, make, **options):
+    watchdog = start(serve_anybody, address, options)
     watchdog.heard()
-    # Stopped, it cannot close its copy before the sender has closed its own: it is the last one that takes its time.
+    # Stopped, it cannot close its copies before the sender has closed its own: the last one takes its time.
     stopped(watchdog.pid)
-    start(send_what_lingers, address).heard()
+    start(make(address)).heard()
     os.kill(watchdog.pid, signal.SIGCONT)
     worker = start(workers.sleep_in_block, unhang.SharedTimerClient(address), 0.2)
     begun = worker.heard()
     assert worker.ended() == -signal.SIGKILL
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 25
+
+
+def serve_anybody(address, options, say):
+    server = unhang.SharedTimerServer(address, signal="none", evidence=0, **options)
+    server.start()
+    say.send("started")
+    time.sleep(workers.FOREVER)
+
+
+def kick_with_descriptors(address, say):
+    """Say hello, and kick with as many descriptors as the kernel lets through."""
+    with connection(address) as peer:
+        send(peer, messages.hello(0, 0, Identity()), *good())
+        peer.recv(messages.LONGEST)
+        send(peer, messages.KICK, *os.pipe()[:1] * messages.MOST_DESCRIPTORS)
+        say.send(messages.refusal(peer.recv(messages.LONGEST)))
+
+
+def test_a_message_has_the_descriptors_that_it_may_have(start, shared_server):
+    """A kick with descriptors is none: they are not received, and its sender is not watched any more."""
+    assert "has descriptors, which no such message has" in start(kick_with_descriptors, shared_server.address).heard()
+    until(lambda: shared_server.workers == 0)
+
+
+def greet_with_many_pages(address, say):
+    say.send(greet(address, *good() * (messages.MOST_PAGES + 1)))
+
+
+def test_a_message_has_so_many_pages_and_no_more(start, shared_server):
+    """More descriptors than a worker has pages are not received, and it is told so."""
+    assert "16 pages at most" in start(greet_with_many_pages, shared_server.address).heard()
+
+
+def test_what_waits_to_be_closed_is_bounded(monkeypatch):
+    """However many connections hold what is slow to close, few threads wait, and nobody else is let in meanwhile."""
+    before = set(threading.enumerate())
+    closing = disposal.Disposal()
+    release = threading.Event()
+    monkeypatch.setattr(disposal, "_close_each", lambda fds: release.wait(30))
+    for _ in range(200):
+        closing.close_all([-1])
+    assert not closing.has_room()
+    assert len(set(threading.enumerate()) - before) <= disposal._MOST_THREADS
+    release.set()
+    until(closing.has_room)
 
 
 def hand_over_huge_pages_of_expired_timers(address, say):

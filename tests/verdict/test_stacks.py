@@ -75,7 +75,7 @@ def test_names_cannot_move_a_cursor():
         from_pyspy(b'[{"frames": [{"name": "a", "filename": "b", "line": 1e400}]}]')
     text = b'[{"frames": [{"name": "\\u001b[2J", "filename": "\\u202e", "line": 99999999999}]}]'
     (thread,) = from_pyspy(text)
-    assert thread.frames == (Frame(function="?[2J", file="?"),)
+    assert thread.frames == (Frame(function="\\x1b[2J", file="\\u202e"),)
     assert len(stacks.printable(frame["name"])) == 500
 
 

@@ -159,7 +159,7 @@ def test_what_is_around_a_worker_is_told(start):
     until(lambda: found(subject).hang is HangClass.NETWORK)
     seen = found(subject, gentle=True)
     assert {one.status for one in seen.sockets} >= {"listening", "established"}
-    assert seen.stderr == "oh ?[31mno"
+    assert seen.stderr == "oh \\x1b[31mno"
     assert seen.process.memory > 0
     assert "python" in seen.process.command
     assert seen.threads[0].syscall == "recvfrom"

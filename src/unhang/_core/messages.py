@@ -26,8 +26,10 @@ _REFUSED = b"R"
 
 # Bytes; a reason is cut to fit.
 LONGEST = 512
-# Descriptors in one message: what the kernel lets through. The pages of a worker are far fewer.
+# Descriptors in one message: what the kernel lets through.
 MOST_DESCRIPTORS = 253
+# Pages of a worker: each is twice as large as the one before, and one is of durations.
+MOST_PAGES = 16
 
 
 class MessageError(ValueError):
@@ -37,6 +39,11 @@ class MessageError(ValueError):
 def hello(flags: int, stack_signal: int, identity: Identity) -> bytes:
     """The first message of a worker."""
     return (_HELLO + bytes((VERSION, flags, stack_signal)) + identity.encode())[:LONGEST]
+
+
+def may_have_pages(message: bytes) -> bool:
+    """Whether descriptors may come with it; with all other messages to the watchdog none do."""
+    return message == PAGE or message.startswith(_HELLO)
 
 
 def parse_hello(message: bytes) -> tuple[int, int, Identity]:

@@ -11,14 +11,16 @@ the timer expires; zero or a negative number tells, and sends nothing. Other fie
 from __future__ import annotations
 
 import json
-import reprlib
 from typing import Any, NamedTuple, TypeGuard
+
+from unhang._core.texts import described
 
 VERSION = 1
 LARGEST_PID = 1 << 22
 LARGEST_SIGNAL = 64
 _NUMBERS = frozenset({int, float})
 _LARGEST_INSTANT = 1e300
+_LARGEST_FLOAT = 1.7976931348623157e308
 
 _decode = json.JSONDecoder().raw_decode
 
@@ -74,19 +76,15 @@ def _fields(line: bytes) -> Fields:
         raise MalformedRequestError("not a JSON object", repr(line[:60]))
     version = message.get("version", VERSION)
     if version != VERSION:
-        raise MalformedRequestError("other version", f"version {version!r}, not {VERSION}")
+        raise MalformedRequestError("other version", f"version {described(version)}, not {VERSION}")
     signal = message.get("signal", 0)
     if not _is_int(signal) or signal > LARGEST_SIGNAL:
-        raise MalformedRequestError("bad signal", reprlib.repr(signal))
-    pid: Any = message.get("pid")
-    scope_id: Any = message.get("scope_id")
-    expiration_time: Any = message.get("expiration_time")
-    check_request(pid, scope_id, expiration_time)
-    return Fields(pid, scope_id, expiration_time, signal)
+        raise MalformedRequestError("bad signal", described(signal))
+    return Fields(*checked(message.get("pid"), message.get("scope_id"), message.get("expiration_time")), signal)
 
 
 def is_plain(request: Any) -> bool:
-    """Whether `check_request` would find nothing, nor anything unusual; at once."""
+    """Whether `checked` would find nothing, nor anything unusual; at once. Never raises."""
     try:
         return (
             type(request.worker_id) is int
@@ -95,31 +93,40 @@ def is_plain(request: Any) -> bool:
             and -LARGEST_PID <= request.worker_id <= LARGEST_PID
             and -_LARGEST_INSTANT <= request.expiration_time <= _LARGEST_INSTANT
         )
-    except AttributeError:
+    except Exception:  # noqa: BLE001 - a subclass of a request may do anything when it is asked for a field
         return False
 
 
-def check_request(worker_id: object, scope_id: object, expiration_time: object) -> None:
-    """Raise MalformedRequestError unless the three could be a request about a process."""
-    if not _is_int(worker_id) or not -LARGEST_PID <= worker_id <= LARGEST_PID:
-        raise MalformedRequestError("bad pid", reprlib.repr(worker_id))
+def checked(worker_id: object, scope_id: object, expiration_time: object) -> tuple[int, str, float]:
+    """The same as plain values. Of subclasses of the built-in types no method is called.
+
+    Raises:
+        MalformedRequestError: they cannot be a request about a process.
+    """
+    pid = _plain_int(worker_id)
+    if pid is None or not -LARGEST_PID <= pid <= LARGEST_PID:
+        raise MalformedRequestError("bad pid", described(worker_id))
     if not isinstance(scope_id, str):
-        raise MalformedRequestError("bad scope", reprlib.repr(scope_id))
-    if not _is_instant(expiration_time):
-        raise MalformedRequestError("bad expiration time", reprlib.repr(expiration_time))
+        raise MalformedRequestError("bad scope", described(scope_id))
+    instant = _plain_instant(expiration_time)
+    if instant is None:
+        raise MalformedRequestError("bad expiration time", described(expiration_time))
+    return pid, str.__str__(scope_id), instant
 
 
 def _is_int(value: object) -> TypeGuard[int]:
-    return type(value) is int or (isinstance(value, int) and not isinstance(value, bool))
+    return _plain_int(value) is not None
 
 
-def _is_instant(value: object) -> bool:
-    """Whether it is a number that a float can hold, and not NaN."""
-    if type(value) is not float:
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            return False
-        try:
-            value = float(value)
-        except OverflowError:
-            return False
-    return value == value  # noqa: PLR0124 - only NaN differs from itself
+def _plain_int(value: object) -> int | None:
+    """The value if it is an integer, and no truth value; else None."""
+    return int.__add__(value, 0) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _plain_instant(value: object) -> float | None:
+    """The value if it is a number that a float can hold, and not NaN; else None."""
+    if isinstance(value, float):
+        instant = float.__float__(value)
+        return None if instant != instant else instant  # noqa: PLR0124 - only NaN differs from itself
+    number = _plain_int(value)
+    return None if number is None or not -_LARGEST_FLOAT <= number <= _LARGEST_FLOAT else number

@@ -10,11 +10,9 @@ import shutil
 import signal
 from collections.abc import Mapping
 
-from unhang._platform import pyspy, servants
+from unhang._platform import dispositions, pyspy, servants
 
 _PR_SET_CHILD_SUBREAPER = 36
-# Python ignores these two; a command expects them as any shell would hand them on.
-_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def shows_our_processes() -> bool:
@@ -39,6 +37,8 @@ def spawn(
 ) -> int:
     """Start a command, looked up in ``PATH``, with this signal mask; returns its pid.
 
+    What this process was given as ignored is ignored there, as far as that is known (`unhang._platform.dispositions`).
+
     Args:
         command: it and its arguments.
         environment: its environment.
@@ -49,11 +49,10 @@ def spawn(
         FileNotFoundError: there is none.
         OSError: it cannot be started.
     """
+    reset = dispositions.to_reset()
     actions = [] if stderr is None else [(os.POSIX_SPAWN_DUP2, stderr, 2)]
     try:
-        return os.posix_spawnp(
-            command[0], command, environment, setsigmask=mask, setsigdef=_IGNORED_BY_PYTHON, file_actions=actions
-        )
+        return os.posix_spawnp(command[0], command, environment, setsigmask=mask, setsigdef=reset, file_actions=actions)
     except OSError as error:
         # The search goes on after a directory of PATH that may not be entered, but its error stays.
         if error.errno == errno.EACCES and not _is_somewhere(command[0]):
@@ -63,9 +62,7 @@ def spawn(
             raise
         # A script without a first line that says what runs it is the shell's, as for any shell.
         shell = ["/bin/sh", path, *command[1:]]
-        return os.posix_spawn(
-            shell[0], shell, environment, setsigmask=mask, setsigdef=_IGNORED_BY_PYTHON, file_actions=actions
-        )
+        return os.posix_spawn(shell[0], shell, environment, setsigmask=mask, setsigdef=reset, file_actions=actions)
 
 
 def _is_somewhere(name: str) -> bool:

@@ -8,17 +8,15 @@ import errno
 import os
 import socket
 import stat
-import threading
 
-from unhang._core.messages import LONGEST, MOST_DESCRIPTORS
+from unhang._core.messages import LONGEST, MOST_PAGES, MessageError, may_have_pages
 from unhang._core.page import PageError
+from unhang._platform import memfd
 from unhang._platform.address import check_address
+from unhang._platform.disposal import Disposal
 from unhang._platform.fork import close_in_child
-from unhang._platform.memfd import close_received
 from unhang._platform.socket_directory import make_fresh_directory, remove_fresh_directory
 from unhang.errors import AddressError
-
-_BYTES_OF_DESCRIPTORS = MOST_DESCRIPTORS * array.array("i").itemsize
 
 
 class Listener:
@@ -61,11 +59,12 @@ class Listener:
         """For waiting."""
         return self._socket.fileno()
 
-    def accept(self) -> socket.socket | None:
+    def accept(self, disposal: Disposal) -> socket.socket | None:
         """The next connection, not blocking; None when there is none.
 
         Raises:
-            OSError: EMFILE or ENFILE: it was turned away, for want of descriptors.
+            OSError: EMFILE or ENFILE: it was turned away, for want of descriptors, unless the one that is kept for
+                that is gone as well (`can_turn_away`).
         """
         try:
             peer, _ = self._socket.accept()
@@ -73,26 +72,35 @@ class Listener:
             return None
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
-                self._turn_away()
+                self._turn_away(disposal)
             raise
         peer.setblocking(False)
         return peer
 
-    def _turn_away(self) -> None:
+    def _turn_away(self, disposal: Disposal) -> None:
         """Take a connection and close it: left in the queue, it would wake us for ever."""
+        if not self.can_turn_away():
+            return
         os.close(self._reserve)
-        try:
+        self._reserve = -1
+        with contextlib.suppress(OSError):
+            disposal.hang_up(self._socket.accept()[0])
+        self.can_turn_away()
+
+    def can_turn_away(self) -> bool:
+        """Whether there is a descriptor for that; if not, a new one is tried."""
+        if self._reserve < 0:
             with contextlib.suppress(OSError):
-                self._socket.accept()[0].close()
-        finally:
-            self._reserve = os.open(os.devnull, os.O_RDONLY)
+                self._reserve = os.open(os.devnull, os.O_RDONLY)
+        return self._reserve >= 0
 
     def close(self) -> None:
         """Stop listening, and remove the path if it is still ours. May be called twice."""
         if self._socket.fileno() < 0:
             return
         self._socket.close()
-        os.close(self._reserve)
+        if self._reserve >= 0:
+            os.close(self._reserve)
         if os.getpid() != self._owner:
             return
         with contextlib.suppress(OSError):
@@ -126,41 +134,52 @@ def _remove_stale(address: str) -> None:
     raise AddressError(address, "a watchdog listens there already; stop it first, or use another address")
 
 
-def hang_up(peer: socket.socket) -> None:
-    """Close a connection, in a thread if there is something unread: it may hold descriptors that are slow to close."""
-    try:
-        unread = bool(peer.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK))
-    except OSError:
-        unread = False
-    if unread:
-        threading.Thread(target=peer.close, name="unhang-close", daemon=True).start()
-    else:
-        peer.close()
+def receive(peer: socket.socket, disposal: Disposal) -> tuple[bytes, list[int]]:
+    """The next message, and the descriptors that came with it, which are the caller's to close: memory that is sealed.
 
-
-def receive(peer: socket.socket) -> tuple[bytes, list[int]]:
-    """The next message, and the descriptors that came with it, which are the caller's to close.
-
+    The message is looked at before it is received. One that has descriptors which it may not have is left where it is:
+    if the kernel threw them away for us, this thread would wait for each until it is closed.
     An empty message means that the worker has hung up.
 
     Raises:
         BlockingIOError: there is none.
-        PageError: a descriptor was lost.
+        MessageError: it has descriptors, and is none of those that have.
+        PageError: it has too many, or one that is no page, or one was lost.
         OSError: the connection is broken.
     """
-    message, ancillary, flags, _ = peer.recvmsg(
-        LONGEST, socket.CMSG_SPACE(_BYTES_OF_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC
-    )
+    message, _, flags, _ = peer.recvmsg(LONGEST, 0, socket.MSG_PEEK)
+    if flags & socket.MSG_TRUNC:
+        raise PageError(f"it has more than {LONGEST} bytes")
     fds: list[int] = []
+    if flags & socket.MSG_CTRUNC:
+        if not message:
+            return message, fds
+        if not may_have_pages(message):
+            raise MessageError(f"it has descriptors, which no such message has: {message[:16]!r}")
+        fds = _look_at_pages(peer, disposal)
+    if message:
+        # The kernel closes its descriptors, which takes no time: we hold copies.
+        peer.recv(1)
+    return message, fds
+
+
+def _look_at_pages(peer: socket.socket, disposal: Disposal) -> list[int]:
+    """Copies of the descriptors of the next message."""
+    fds = array.array("i")
+    space = socket.CMSG_SPACE(MOST_PAGES * fds.itemsize)
+    _, ancillary, flags, _ = peer.recvmsg(1, space, socket.MSG_PEEK | socket.MSG_CMSG_CLOEXEC)
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            received = array.array("i")
-            received.frombytes(data[: len(data) - len(data) % received.itemsize])
-            fds += received
-    if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    if flags & socket.MSG_CTRUNC:
+        disposal.close_all(fds)
+        if len(fds) < MOST_PAGES:
+            raise PageError("it was sent, but not received: the watchdog is short of descriptors (ulimit -n)")
+        raise PageError(f"a message has {MOST_PAGES} pages at most")
+    try:
         for fd in fds:
-            close_received(fd)
-        if flags & socket.MSG_TRUNC:
-            raise PageError(f"it has more than {LONGEST} bytes")
-        raise PageError("it was sent, but not received: the watchdog is short of descriptors (ulimit -n)")
-    return message, fds
+            memfd.check_sealed(fd)
+    except BaseException:
+        disposal.close_all(fds)
+        raise
+    return list(fds)

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from unhang._core.texts import escaped
 from unhang._platform.line_writer import LineWriter
 
 # Bytes that wait to be written; a line that comes on top is lost, and counted.
@@ -21,6 +22,8 @@ _NARROWEST = 40
 _USUAL = 80
 # Seconds for what still waits when the process ends.
 _PATIENCE = 1.0
+# What a line of the log may have of its own, whatever it quotes: a report has several lines.
+_LAYOUT = "\n\t"
 
 
 class Patient(logging.Handler):
@@ -56,9 +59,9 @@ class Patient(logging.Handler):
 
     def _text_of(self, record: logging.LogRecord) -> str:
         try:
-            return f"unhang: {self.format(record)}\n"
+            return f"unhang: {escaped(self.format(record), _LAYOUT)}\n"
         except Exception as error:  # noqa: BLE001 - logging's own way is to write to standard error, and to wait
-            return f"unhang: {type(error).__name__} in a line of the log: {record.msg}\n"
+            return f"unhang: {type(error).__name__} in a line of the log: {escaped(str(record.msg))}\n"
 
     def _run(self) -> None:
         failed = 0

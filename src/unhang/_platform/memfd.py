@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
-import threading
 
 from unhang._core.page import LARGEST_PAGE, SMALLEST_PAGE, PageError
 
 # Bytes for the stacks that a worker writes down itself: a hundred threads have some 40 KiB.
 STACKS_SIZE = 64 * 1024
+# Each as the shell's `ulimit` has it, where a process has one of its own. A memfd counts as a file for -f.
+_LIMITS = {
+    errno.EMFILE: "`ulimit -n`",
+    errno.ENFILE: "`sysctl fs.file-max`",
+    errno.EFBIG: "`ulimit -f`",
+    errno.ENOMEM: "`ulimit -v` and the memory of the control group",
+}
 
 
 def create(size: int) -> tuple[int, mmap.mmap]:
@@ -29,6 +36,12 @@ def create(size: int) -> tuple[int, mmap.mmap]:
         raise
 
 
+def why_not(error: OSError) -> str:
+    """Why there is no such memory, with the limit that is met."""
+    limit = _LIMITS.get(error.errno or 0)
+    return f"{error.strerror}, see {limit}" if limit else str(error.strerror)
+
+
 def create_stack_file() -> int:
     """A file for a worker's stacks, as a descriptor. Copies of it share its position; nobody can resize it.
 
@@ -43,19 +56,6 @@ def create_stack_file() -> int:
         os.close(fd)
         raise
     return fd
-
-
-def close_received(fd: int) -> None:
-    """Close a descriptor that somebody else has sent: in a thread, if that may take its time.
-
-    A socket that lingers, or a file on a network, would hold up whoever closes it.
-    """
-    try:
-        fcntl.fcntl(fd, fcntl.F_GET_SEALS)
-    except OSError:
-        threading.Thread(target=os.close, args=(fd,), name="unhang-close", daemon=True).start()
-    else:
-        os.close(fd)
 
 
 def to_read(fd: int) -> int:
@@ -76,30 +76,42 @@ def map_to_read(fd: int) -> mmap.mmap:
     return mmap.mmap(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ)
 
 
-def map_sealed(fd: int) -> mmap.mmap:
-    """Map what somebody else made by `create`. The descriptor may be closed afterwards.
+def check_sealed(fd: int) -> int:
+    """Look at what somebody else has sent, without mapping it; returns its size.
+
+    What passes is closed in no time: it cannot grow to a size that takes long to give back.
 
     Raises:
-        PageError: it is not such memory. Unsealed memory could be cut short, and whoever reads it behind its end dies
-            of SIGBUS.
+        PageError: it was not made by `create`. Unsealed memory could be cut short, and a process that reads past its
+            end dies of SIGBUS.
     """
     try:
         seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
     except OSError:
         raise PageError("it is not memory that can be sealed") from None
-    if not seals & fcntl.F_SEAL_SHRINK:
+    if not seals & fcntl.F_SEAL_SHRINK or not seals & fcntl.F_SEAL_GROW:
         raise PageError("its size is not sealed")
     if os.fstatvfs(fd).f_bsize != mmap.PAGESIZE:
         # A page of them may not be there when it is touched, which is SIGBUS too.
         raise PageError("it is made of huge pages")
     if seals & fcntl.F_SEAL_WRITE:
         raise PageError("it is sealed against writing")
-    status = os.fstat(fd)
-    if not SMALLEST_PAGE <= status.st_size <= LARGEST_PAGE:
-        raise PageError(f"a page has {SMALLEST_PAGE} to {LARGEST_PAGE} bytes, this has {status.st_size}")
-    if status.st_size % mmap.PAGESIZE:
+    size = os.fstat(fd).st_size
+    if not SMALLEST_PAGE <= size <= LARGEST_PAGE:
+        raise PageError(f"a page has {SMALLEST_PAGE} to {LARGEST_PAGE} bytes, this has {size}")
+    if size % mmap.PAGESIZE:
         raise PageError(f"its size is not a multiple of {mmap.PAGESIZE}")
+    return size
+
+
+def map_sealed(fd: int) -> mmap.mmap:
+    """Map what somebody else made by `create`. The descriptor may be closed afterwards.
+
+    Raises:
+        PageError: it is not such memory, or cannot be mapped.
+    """
+    size = check_sealed(fd)
     try:
-        return mmap.mmap(fd, status.st_size)
+        return mmap.mmap(fd, size)
     except (OSError, ValueError) as error:
         raise PageError(f"it cannot be mapped: {error}") from None

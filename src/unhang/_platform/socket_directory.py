@@ -83,13 +83,13 @@ def make_fresh_directory(address: str) -> None:
     Raises:
         AddressError: it cannot be made, or another user has made it.
     """
-    if _is_fresh(os.path.dirname(address)):
+    if is_fresh(os.path.dirname(address)):
         _made(*os.path.split(address))
 
 
 def remove_fresh_directory(address: str) -> None:
     """Remove the directory of an address whose socket is gone, if it is a fresh one and empty."""
-    if _is_fresh(os.path.dirname(address)):
+    if is_fresh(os.path.dirname(address)):
         with contextlib.suppress(OSError):
             os.rmdir(os.path.dirname(address))
 
@@ -215,7 +215,7 @@ def _made(path: str, socket: str) -> str:
     return path
 
 
-def _is_fresh(path: str) -> bool:
+def is_fresh(path: str) -> bool:
     """Whether it is named as a fresh directory of this user is: it has one socket, and goes with it."""
     return bool(re.fullmatch(_name() + "-[0-9a-f]{16}", os.path.basename(path)))
 
@@ -224,6 +224,6 @@ def _fresh_ones(parent: str) -> list[str]:
     found = []
     with contextlib.suppress(OSError), os.scandir(parent) as entries:
         for _, entry in zip(range(_MOST_ENTRIES), entries, strict=False):
-            if _is_fresh(entry.path) and _is_private(entry.path):
+            if is_fresh(entry.path) and _is_private(entry.path):
                 found.append(entry.path)
     return sorted(found)

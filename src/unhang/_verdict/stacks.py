@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
+from unhang._core.texts import escaped
 from unhang.report.model import Frame, Thread
 
 T = TypeVar("T")
@@ -146,8 +147,7 @@ def native_above(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
 
 def printable(text: str) -> str:
     """The text, cut, and with nothing in it that moves a cursor or cannot be encoded."""
-    text = text[:_LONGEST]
-    return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
+    return escaped(text[:_LONGEST])[:_LONGEST]
 
 
 def _bounded(number: int) -> int:

@@ -6,6 +6,7 @@ import functools
 import time
 from collections.abc import Callable
 
+from unhang._core.texts import escaped
 from unhang._platform import surroundings, waits
 from unhang._platform.look import ThreadLook
 from unhang._platform.patience import within
@@ -106,7 +107,7 @@ class Around:
 
 
 def _plain(line: str) -> str:
-    return "".join(letter if letter.isprintable() or letter == "\t" else "?" for letter in line)
+    return escaped(line, "\t")
 
 
 def _socket(one: surroundings.Connection) -> model.Socket:

@@ -14,15 +14,27 @@ import time
 from dataclasses import dataclass, field
 
 from unhang._core.durations import MOST_DURATIONS, is_of_durations
-from unhang._core.messages import KICK, OBSERVE, PAGE, VIEW, WAS_LOST, WELCOME, MessageError, parse_hello, refused
+from unhang._core.messages import (
+    KICK,
+    MOST_PAGES,
+    OBSERVE,
+    PAGE,
+    VIEW,
+    WAS_LOST,
+    WELCOME,
+    MessageError,
+    parse_hello,
+    refused,
+)
 from unhang._core.page import MOST_BYTES, PageError
 from unhang._core.page_reader import PageReader
 from unhang._core.tally import Tally
 from unhang._platform import memfd
 from unhang._platform.credentials import peer_credentials
 from unhang._platform.descriptor import OwnFd
+from unhang._platform.disposal import Disposal
 from unhang._platform.fork import close_in_child
-from unhang._platform.listener import Listener, hang_up, receive
+from unhang._platform.listener import Listener, receive
 from unhang._platform.memory_group import MemoryGroup
 from unhang._platform.process import ProcessHandle, has_another_clock
 from unhang._platform.waiter import Waiter
@@ -50,8 +62,6 @@ _MOST_VIEWERS = 32
 _MOST_ASKED = 400
 # Seconds behind its last question from which on a viewer makes room for another one.
 _IDLE = 10.0
-# Pages of a worker: each is twice as large as the one before, and one is of durations.
-_MOST_PAGES = 16
 
 
 @dataclass(eq=False, slots=True)
@@ -118,6 +128,8 @@ class Reception:
         self._processes: dict[tuple[int, float], list[_Peer]] = {}
         self.limits_met = Tally(lambda kind, detail: logger.warning("Limit met: %s: %s", kind, detail))
         self._owner = os.getpid()
+        self._disposal = Disposal()
+        self._lets_in = True
         waiter.call(listener.fileno(), self._accept)
         close_in_child(self)
 
@@ -127,18 +139,27 @@ class Reception:
 
     def _accept(self) -> None:
         for _ in range(_AT_ONCE):
+            if not self._disposal.has_room():
+                self.limits_met.add("connections to close", "they hold descriptors that are slow to close; others wait")
+                return self._shut()
             try:
-                new = self._listener.accept()
+                new = self._listener.accept(self._disposal)
             except OSError as error:
                 self.limits_met.add("descriptors", f"a connection was turned away: {error.strerror}")
-                return
+                return None if self._listener.can_turn_away() else self._shut()
             if new is None:
-                return
+                return None
             try:
                 self._admit(new)
             except OSError as error:
                 self.limits_met.add("worker not identified", str(error))
-                new.close()
+                self._disposal.hang_up(new)
+        return None
+
+    def _shut(self) -> None:
+        """Let nobody in until the next beat."""
+        self._lets_in = False
+        self._waiter.forget(self._listener.fileno())
 
     def _admit(self, new: socket.socket) -> None:
         """Find out who has connected, before anything is read."""
@@ -174,11 +195,18 @@ class Reception:
         """Let the oldest go that says nothing, if there are too many."""
         if self._silent and (len(self._silent) >= _MOST_SILENT or len(self._peers) >= self.most()):
             self.limits_met.add("silent connections", f"more than {_MOST_SILENT} at once; the oldest are closed")
-            self._leave(next(iter(self._silent.values())))
+            strangers = (peer for peer in self._silent.values() if self._is_stranger(peer))
+            self._leave(next(strangers, None) or next(iter(self._silent.values())))
+
+    def _is_stranger(self, peer: _Peer) -> bool:
+        """Whether it belongs to a user who may neither be watched nor look."""
+        return peer.origin.user not in self._users | {os.geteuid(), 0}
 
     def _hear(self, peer: _Peer) -> None:
         """Read what a worker says; then look at its pages, once."""
         try:
+            if self._is_stranger(peer):
+                self._refuse(peer)  # without a look at what it has sent
             while self._hear_one(peer):
                 pass
         except BlockingIOError:
@@ -191,10 +219,14 @@ class Reception:
             self._leave(peer)
         except OSError:
             self._leave(peer)
+        except Exception:
+            # A fault of ours; whoever has found it has to go, so that nobody else is kept waiting by it.
+            logger.exception("Error in a message of pid %s", peer.watched.pid)
+            self._leave(peer)
 
     def _hear_one(self, peer: _Peer) -> bool:
         """Read one message; False when no more is to be read now."""
-        message, fds = receive(peer.socket)
+        message, fds = receive(peer.socket, self._disposal)
         try:
             if not message:
                 self._leave(peer)
@@ -210,7 +242,7 @@ class Reception:
                 raise MessageError(f"it is none of ours: {message[:16]!r}")
         finally:
             for fd in fds:
-                memfd.close_received(fd)
+                os.close(fd)
         if peer.messages <= _MOST_MESSAGES:
             return True
         self._mute(peer)
@@ -218,10 +250,7 @@ class Reception:
 
     def _greet(self, peer: _Peer, message: bytes, fds: list[int]) -> None:
         flags, stack_signal, identity = parse_hello(message)
-        if peer.refusal is not None:
-            # Told now, since what is sent to somebody who has not been read is lost with the connection.
-            self.limits_met.add("refused", peer.refusal)
-            raise _RefusedError(peer.refusal)
+        self._refuse(peer)
         peer.observed = self._observe or bool(flags & OBSERVE)
         readable = self._take_pages(peer, fds)
         peer.welcome = True
@@ -240,6 +269,12 @@ class Reception:
         peer.shown = self._viewers.joined(peer.watched, readable, returned=was_lost, observed=peer.observed)
         if is_new:
             self._response.came(peer.watched, was_lost=was_lost)
+
+    def _refuse(self, peer: _Peer) -> None:
+        """Raise if this worker is not to be watched: not before it has said something, so that it hears the answer."""
+        if peer.refusal is not None:
+            self.limits_met.add("refused", peer.refusal)
+            raise _RefusedError(peer.refusal)
 
     def _join(self, peer: _Peer) -> bool:
         """Watch a worker, or more of one that is watched already: a process is one worker; returns whether it is new.
@@ -283,8 +318,8 @@ class Reception:
             peer.handed_over += 1
             if sum(page.size for page in peer.pages) > MOST_BYTES:
                 raise PageError(f"a client has {MOST_BYTES} bytes of pages at most")
-            if peer.handed_over > _MOST_PAGES or peer.durations_bytes > MOST_DURATIONS:
-                raise PageError(f"a client has {_MOST_PAGES} pages at most, {MOST_DURATIONS} bytes of durations")
+            if peer.handed_over > MOST_PAGES or peer.durations_bytes > MOST_DURATIONS:
+                raise PageError(f"a client has {MOST_PAGES} pages at most, {MOST_DURATIONS} bytes of durations")
             with contextlib.suppress(OSError):  # nobody gets to see it then
                 readable.append(OwnFd(memfd.to_read(fd)))
         return readable
@@ -329,6 +364,9 @@ class Reception:
     def tidy(self) -> None:
         """Once a beat: hear everybody again, and close what has been silent for too long."""
         self._viewers.tidy()
+        if not self._lets_in and self._disposal.has_room():
+            self._lets_in = True
+            self._waiter.call(self._listener.fileno(), self._accept)
         for peer in self._peers.values():
             peer.messages = 0
             if peer.muted:
@@ -365,7 +403,7 @@ class Reception:
         finally:
             if not others:
                 self._let_go(peer)
-            hang_up(peer.socket)
+            self._disposal.hang_up(peer.socket)
 
     def _others(self, peer: _Peer) -> list[_Peer]:
         """The other connections of the same worker; this one is none of it any more."""

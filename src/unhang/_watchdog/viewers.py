@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 import msgspec
 
 from unhang._core.messages import MOST_DESCRIPTORS, MessageError
+from unhang._core.texts import error_described
 from unhang._platform.descriptor import OwnFd
 from unhang._watchdog.journal import Journal
 from unhang._watchdog.watched import Watched
+from unhang.report.jsons import encoded
 from unhang.report.live import VERSION, Ask, News, Watchdog, WorkerInfo
 from unhang.report.model import Report
 
@@ -161,18 +163,18 @@ class Viewers:
         """
         try:
             ask = msgspec.json.decode(message, type=Ask)
-        except ValueError as error:
-            raise MessageError(f"a viewer asks for nonsense: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise MessageError(f"a viewer asks for nonsense: {error_described(error)}") from None
         if ask.version != VERSION:
             raise MessageError(f"the viewer speaks version {ask.version}, this watchdog {VERSION}: use one of both")
         if ask.stacks:
             self._look_into(viewer, ask.stacks)
         stacks, viewer.stacks = viewer.stacks, None
         if stacks is not None:  # they are long, and have an answer of their own
-            return msgspec.json.encode(News(watchdog=self._watchdog(), stacks=stacks, serial=ask.serial, more=True)), []
+            return encoded(News(watchdog=self._watchdog(), stacks=stacks, serial=ask.serial, more=True)), []
         no_stacks, viewer.no_stacks = viewer.no_stacks, ""
         news, pages = self._news(ask, no_stacks)
-        return msgspec.json.encode(news), pages
+        return encoded(news), pages
 
     def _look_into(self, viewer: Viewer, number: int) -> None:
         if viewer.gathering:

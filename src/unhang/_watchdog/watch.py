@@ -10,9 +10,10 @@ from typing import Any, Generic, Protocol, TypeVar
 from unhang._core.clock import Clock, SystemClock, WallTime
 from unhang._core.credits import Credits
 from unhang._core.deadlines import DeadlineTable
-from unhang._core.requests import MalformedRequestError, check_request, is_plain
+from unhang._core.requests import MalformedRequestError, checked, is_plain
 from unhang._core.retries import pause_after
 from unhang._core.tally import Tally
+from unhang._core.texts import error_described
 from unhang._platform.waiter import Waiter
 from unhang._watchdog.kill import Outcome
 from unhang._watchdog.presence import Presence
@@ -98,7 +99,7 @@ class Watch(Generic[Request]):
         for request in requests:
             if not is_plain(request):
                 self._apply(last)
-                self.register(request, _received_deadline(request))
+                self.register(request)
                 continue
             pid = request.worker_id
             if request.expiration_time < 0 or admitted.get(pid) or self._admits(pid, admitted):
@@ -110,7 +111,7 @@ class Watch(Generic[Request]):
         try:
             admitted[pid] = self._admit(pid)
         except OSError as error:
-            self.dropped.add("worker not identified", str(error))
+            self.dropped.add("worker not identified", error_described(error))
             return False
         return admitted[pid]
 
@@ -135,23 +136,21 @@ class Watch(Generic[Request]):
             deadline: monotonic seconds, if the request was converted when it was received.
         """
         try:
-            check_request(request.worker_id, request.scope_id, request.expiration_time)
-            self._register(request, deadline)
+            pid, scope, instant = checked(request.worker_id, request.scope_id, request.expiration_time)
+            if instant < 0:
+                self.disarm(pid, scope)
+            elif self._admit(pid):
+                received = _received_deadline(request) if deadline is None else deadline
+                deadline = self.wall.monotonic(instant) if received is None else received
+                self.timers.arm(pid, scope, deadline, request, self._clock.now())
         except MalformedRequestError as error:
             self.dropped.add(error.kind, error.detail)
         except AttributeError as error:
-            self.dropped.add("incomplete", str(error))
+            self.dropped.add("incomplete", error_described(error))
         except OSError as error:
-            self.dropped.add("worker not identified", str(error))
-
-    def _register(self, request: Request, deadline: float | None) -> None:
-        pid, scope = request.worker_id, request.scope_id
-        if request.expiration_time < 0:
-            self.disarm(pid, scope)
-        elif self._admit(pid):
-            if deadline is None:
-                deadline = self.wall.monotonic(request.expiration_time)
-            self.timers.arm(pid, scope, deadline, request, self._clock.now())
+            self.dropped.add("worker not identified", error_described(error))
+        except Exception as error:  # noqa: BLE001 - whatever one request does, it takes no other one with it
+            self.dropped.add(f"not a request ({type(error).__name__})", error_described(error))
 
     def _admit(self, pid: int) -> bool:
         worker = known = self.workers.get(pid)

@@ -103,7 +103,7 @@ class Link:
         try:
             fd, memory = memfd.create(size)
         except OSError as error:
-            return self._without_memory(size, f"no memory can be shared with it: {error.strerror}, see `ulimit -n`")
+            return self._without_memory(size, f"no memory can be shared with it: {memfd.why_not(error)}")
         writer = PageWriter(memoryview(memory))
         with self._lock:
             self._notice_back()

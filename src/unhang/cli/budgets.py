@@ -15,6 +15,7 @@ from unhang._core.budgets import START_UP, STEADY, Evidence, propose
 from unhang._core.histogram import Durations, Histogram
 from unhang._core.learned import MOST_SCOPES, FormatError, Learned
 from unhang._core.memory import Memory
+from unhang._core.texts import escaped
 from unhang._worker.flags import says_no
 from unhang._worker.learned import default_path
 from unhang._worker.learned_file import read, reason
@@ -229,7 +230,7 @@ def _print(rows: list[Row], learned: Learned, path: str) -> None:
     console = Console(highlight=False, markup=False, emoji=False)
     width = console.width if console.is_terminal else _WIDTH
     if not rows:
-        click.echo(f"{path} knows of no blocks yet")
+        click.echo(f"{escaped(path)} knows of no blocks yet")
         return
     with console.capture() as captured:  # it would end this itself if nobody reads it
         console.print(_table(rows, width), width=width, soft_wrap=False)

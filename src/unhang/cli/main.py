@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 import unhang
-from unhang._platform import passing
+from unhang._core.texts import escaped
+from unhang._platform import dispositions, passing
 from unhang._worker.implementation import WHY
 from unhang.errors import UnhangError
 
@@ -39,6 +40,8 @@ _SHORT = {
 # As coreutils' timeout, so that a failure of the watchdog is not taken for one of the command.
 _FAILED = 125
 _INTERRUPTED = 130
+# What a message may have of its own, whatever it quotes.
+_LAYOUT = "\n\t"
 
 
 class _LazyGroup(click.Group):
@@ -96,19 +99,22 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if sys.argv[1:2] in (["run"], ["serve"]):
+        dispositions.note()
         passing.hold()
     try:
         status = unhang_command(prog_name="unhang", standalone_mode=False)
     except click.ClickException as error:
-        _with_suggestion(error).show()
+        shown = io.StringIO()
+        _with_suggestion(error).show(shown)
+        click.echo(escaped(shown.getvalue(), _LAYOUT), err=True, nl=False)
         sys.exit(_FAILED)
     except UnhangError as error:
-        click.echo(f"unhang: {error}", err=True)
+        click.echo(f"unhang: {escaped(str(error), _LAYOUT)}", err=True)
         sys.exit(_FAILED)
     except click.Abort:
         sys.exit(_INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - a failure of ours must not pass for one of the command
         with contextlib.suppress(OSError):
-            click.echo(f"unhang: {type(error).__name__}: {error}", err=True)
+            click.echo(f"unhang: {type(error).__name__}: {escaped(str(error), _LAYOUT)}", err=True)
         sys.exit(_FAILED)
     sys.exit(status)

@@ -9,14 +9,16 @@ from collections.abc import Iterator
 
 import click
 
+from unhang._core.texts import escaped
+
 # As if SIGPIPE had ended it.
 _BROKEN_PIPE = 141
 
 
 def tell(line: str) -> None:
-    """Print a line if that can be done: for commands whose exit status says all."""
+    """Print a line, on one line, if that can be done: for commands whose exit status says all."""
     try:
-        click.echo(line)
+        click.echo(escaped(line))
     except OSError:
         _discard()
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import click
 import msgspec
 
+from unhang._core.texts import escaped
 from unhang._platform.logs import terminal_width
 from unhang.cli.output import read_by_somebody
 from unhang.report import html, store, text, words
+from unhang.report.jsons import encoded
 from unhang.report.load import NotAReportError, load
 from unhang.report.model import encode
 
@@ -78,7 +80,7 @@ def report(which: str | None, as_list: bool, as_json: bool, as_html: bool, direc
         else:
             columns = terminal_width(_STDOUT)
             shown = text.render(loaded, columns or text.WIDTH, lead=None if columns is None else 0)
-            _print(f"{shown}\nreport: {Path(path).absolute()}")
+            _print(f"{shown}\nreport: {escaped(str(Path(path).absolute()))}")
 
 
 def _kept_in(directory: str | None) -> str:
@@ -127,10 +129,10 @@ def _list(directory: str, *, as_json: bool) -> None:
     """All reports, the newest first; a file that is none says why."""
     entries = [_entry(path) for path in _found(directory, "")]
     if as_json:
-        _print(msgspec.json.format(msgspec.json.encode(entries), indent=2).decode())
+        _print(msgspec.json.format(encoded(entries), indent=2).decode())
         return
     if not entries:
-        click.echo(f"there is no report in {directory}", err=True)
+        click.echo(f"there is no report in {escaped(directory)}", err=True)
         return
     rows = [("TIME", "ID", "JOB", "HEADLINE")]
     for entry in entries:

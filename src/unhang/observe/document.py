@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from unhang.observe.picture import Armed, Picture, Row
+from unhang.report.jsons import encoded
 from unhang.report.live import Event
 
 VERSION = 1
@@ -139,7 +140,7 @@ def document(picture: Picture) -> Document:
 
 def encode(found: Document) -> bytes:
     """As JSON."""
-    return msgspec.json.encode(found)
+    return encoded(found)
 
 
 def decode(text: bytes) -> Document:

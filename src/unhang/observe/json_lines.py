@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from unhang._platform import exits
 from unhang.observe.line_targets import EventsError, Target, target_of
+from unhang.report.jsons import encoded
 from unhang.report.live import Event
 
 __all__ = ["EventsError", "JsonLines", "Lost", "line_of"]
@@ -31,7 +32,7 @@ _QUIET = 60.0
 # Bytes that a pipe takes at once, so that lines of several writers are never mixed.
 _LONGEST = select.PIPE_BUF
 # Characters of its texts, for an event that would be longer; the last of them fits whatever it holds.
-_SHORTER = (400, 200, 100, 50)
+_SHORTER = (400, 200, 100, 50, 25)
 _TEXTS = ("event", "host", "job", "scope", "signal", "hang", "report", "detail")
 # What `FileTimerServer` calls the events of its `log_event`, and what they are called here.
 _NAMES = {
@@ -150,7 +151,7 @@ class JsonLines:
         lost, reason = self._lost, self._reason
         note = Lost(time=_now(), at=time.monotonic(), count=lost, detail=reason)
         try:
-            self._target.write(msgspec.json.encode(note) + b"\n")
+            self._target.write(encoded(note) + b"\n")
         except OSError as error:
             self._reason = _words(error)
             return False
@@ -197,12 +198,12 @@ class JsonLines:
 
 def line_of(event: Event) -> bytes:
     """An event as one line of 4096 bytes at most; its texts are cut if it would be longer."""
-    line = msgspec.json.encode(event) + b"\n"
+    line = encoded(event) + b"\n"
     for longest in _SHORTER:
         if len(line) <= _LONGEST:
             break
         event = replace(event, **{name: getattr(event, name)[:longest] for name in _TEXTS})
-        line = msgspec.json.encode(event) + b"\n"
+        line = encoded(event) + b"\n"
     return line
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from unhang._core.texts import escaped
+
 OTHER = "other"
 _MOST = 100
 _LONGEST = 120
@@ -18,7 +20,7 @@ def label_of(scope: str) -> str:
     """
     if scope.startswith("/"):
         scope = "/".join(scope.split("/")[-_PARTS:])
-    text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in scope)
+    text = escaped(scope)
     half = _LONGEST // 2
     return text if len(text) <= _LONGEST else f"{text[: half - 1]}…{text[-half:]}"
 

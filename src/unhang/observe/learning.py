@@ -15,13 +15,13 @@ from pathlib import Path
 from unhang._core.histogram import Durations
 from unhang._core.learned import MARK, FormatError, Learned, NewerFormatError, encode, is_scope
 from unhang._core.memory import Memory
+from unhang._platform.directories import UnsafePathError, open_safely
 from unhang._platform.whole_file import remove_stale, write_whole
 from unhang._worker.learned_file import read, reason
 from unhang.errors import UnhangError
 
 logger = logging.getLogger("unhang.observe")
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # A lock that keeps others out needs a file that may be written to, where it goes over the network.
 _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 # Seconds between two looks at a lock that somebody else has.
@@ -135,8 +135,12 @@ class LearnedFile:
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:
         """A descriptor of the directory, which only this user may write to."""
+        if not self._name:
+            raise LearnedFileError(self.path, "it is a directory; name a file")
         try:
-            descriptor = os.open(self._directory, _DIRECTORY)
+            descriptor = open_safely(self._directory, follow=True)
+        except UnsafePathError as error:
+            raise LearnedFileError(self.path, f"{error.strerror}; name another file") from error
         except FileNotFoundError as error:
             problem = f"there is no directory {self._directory!r}; make it, or name another file"
             raise LearnedFileError(self.path, problem) from error

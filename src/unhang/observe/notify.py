@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from unhang._core.texts import escaped
 from unhang._platform.process import me
 from unhang.report.live import Event
 
@@ -160,4 +161,4 @@ class Notifier:
 
 def _line(text: str) -> str:
     """One line, whatever a worker has called its block: another one would be another message."""
-    return "".join(character if character.isprintable() else "?" for character in text[:_LONGEST_STATUS])
+    return escaped(text[:_LONGEST_STATUS])[:_LONGEST_STATUS]

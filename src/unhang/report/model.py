@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 
+from unhang.report.jsons import encoded
+
 VERSION = 1
 
 
@@ -335,7 +337,7 @@ def _unindented(part: Any) -> Any:
 
 def encode(report: Report) -> bytes:
     """The document as JSON."""
-    return msgspec.json.encode(report)
+    return encoded(report)
 
 
 def decode(document: bytes) -> Report:

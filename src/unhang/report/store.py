@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from unhang._platform.directories import make_directories
+from unhang._platform.directories import UnsafePathError, open_safely
 from unhang._platform.socket_directory import well_known_directory
 from unhang._platform.whole_file import remove_stale, write_whole
 from unhang.errors import UnhangError
@@ -26,7 +26,6 @@ MOST_BYTES_A_REPORT = 4 << 20
 _OURS = re.compile(r"unhang-\d{8}T\d{6}Z-(?P<id>[A-Za-z0-9_.-]{1,64})\.json")
 _UNFINISHED = ".unhang"
 _SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-_DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 class ReportDirectoryError(UnhangError, PermissionError):
@@ -49,18 +48,37 @@ class ReportDirectoryError(UnhangError, PermissionError):
 def default_directory() -> str:
     """``$XDG_STATE_HOME/unhang/reports``, else ``~/.local/state/unhang/reports``; it need not be there.
 
-    For a user without a home, a directory beside the sockets.
+    For a user without a home, or with one that belongs to another user, a directory beside the sockets.
 
     Raises:
         AddressError: there is no home, and no well-known directory for the sockets either.
     """
+    for state in _states():
+        directory = str(state / "unhang" / "reports")
+        if not _is_unsafe(directory):
+            return directory
+    return f"{well_known_directory()}/reports"
+
+
+def _states() -> Iterator[Path]:
     state = Path(os.environ.get("XDG_STATE_HOME", ""))
     if state.is_absolute():
-        return str(state / "unhang" / "reports")
+        yield state
+        return
     with contextlib.suppress(RuntimeError):
         if (home := Path.home()).is_absolute():
-            return str(home / ".local" / "state" / "unhang" / "reports")
-    return f"{well_known_directory()}/reports"
+            yield home / ".local" / "state"
+
+
+def _is_unsafe(directory: str) -> bool:
+    """Whether the path leads through a directory or link of another user, as in a home that is another user's."""
+    try:
+        os.close(open_safely(directory))
+    except UnsafePathError:
+        return True
+    except OSError:
+        return False  # not there yet, or not to be used for another reason, which is reported
+    return False
 
 
 def latest(directory: str) -> str | None:
@@ -97,6 +115,10 @@ def check(directory: str) -> None:
             with _opened(str(path)):
                 pass
         there = next(each for each in (path, *path.parents) if os.path.lexists(each))
+        if there != path:
+            os.close(open_safely(str(there), follow=True))
+    except UnsafePathError as error:
+        raise ReportDirectoryError(directory, f"{error.strerror}; use one of your own") from error
     except ReportDirectoryError:
         raise
     except OSError as error:
@@ -150,8 +172,7 @@ class ReportStore:
         self.directory = str(Path(directory).absolute())
         self._most = most
         self._most_bytes = most_bytes
-        make_directories(self.directory)
-        with _opened(self.directory):
+        with _opened(self.directory, make=True):
             pass
 
     def write(self, report: Report) -> str:
@@ -217,10 +238,12 @@ def id_of(path: str) -> str:
 
 
 @contextlib.contextmanager
-def _opened(directory: str) -> Iterator[int]:
+def _opened(directory: str, *, make: bool = False) -> Iterator[int]:
     """A descriptor of a directory that only this user may write to; what is done with it is done there."""
     try:
-        descriptor = os.open(directory, _DIRECTORY)
+        descriptor = open_safely(directory, make=make)
+    except UnsafePathError as error:
+        raise ReportDirectoryError(directory, f"{error.strerror}; use one of your own") from error
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise ReportDirectoryError(directory, "it is not a directory (a link is not followed)") from error

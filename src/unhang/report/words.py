@@ -5,31 +5,17 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 
+from unhang._core.texts import escaped
 from unhang.report.model import Departed, Frame, Worker
 
-_CONTROL = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-# Most text is plain; only what is not is looked at character by character.
-_PLAIN = re.compile(r"[ -~]*")
+_BREAKS = re.compile("[\t\n\r\v\f\x85\u2028\u2029]")
 
 
 def stripped(text: str, keep: str = "") -> str:
-    """The text with a space for each line break or tab, and without other control characters but those in ``keep``.
-
-    What turns the direction of text counts as one, and so do halves of surrogate pairs.
-    """
-    if _PLAIN.fullmatch(text):
-        return text
-    return "".join(
-        character if character in keep or unicodedata.category(character) not in _CONTROL else _instead(character)
-        for character in text
-    )
-
-
-def _instead(character: str) -> str:
-    return " " if character in "\t\n\r\v\f\x85\u2028\u2029" else "\N{REPLACEMENT CHARACTER}"
+    """The text with a space for each line break or tab, and the rest of it `escaped`, but for what is in ``keep``."""
+    return escaped(_BREAKS.sub(lambda each: each[0] if each[0] in keep else " ", text), keep)
 
 
 def clean(text: str, most: int) -> str:
