@@ -45,6 +45,9 @@ class Alone:
         watched[0] = deadline - 1_000_000_000
         return True
 
+    def find(self) -> None:
+        """There is nobody to find."""
+
     def connect(self) -> str | None:
         """There is nobody."""
         return None

@@ -224,6 +224,8 @@ class _Memory:
         self._watch.kicked(self._worker)
         return True
 
+    def find(self) -> None: ...
+
     def connect(self) -> None:
         return None
 

@@ -284,8 +284,8 @@ static Slot *take(Site *site) {
     return (Slot *)PyErr_Format(PyExc_TypeError, "this is no idle slot");
 }
 
-static int tell(PyObject *whom, const char *method, PyObject *what, int64_t deadline) {
-    PyObject *done = PyObject_CallMethod(whom, method, "OL", what, (long long)deadline);
+static int tell(Timer *self, const char *method, Slot *slot, int64_t deadline) {
+    PyObject *done = PyObject_CallMethod((PyObject *)self, method, "OL", slot, (long long)deadline);
     Py_XDECREF(done);
     return done ? 0 : -1;
 }
@@ -350,7 +350,7 @@ static PyObject *Timer_enter(Timer *self, PyObject *Py_UNUSED(ignored)) {
     self->slot = slot;
     self->was_entered = 1;
     if (arm(slot, now + site->after, site->after, site->slack) &&
-        tell((PyObject *)self, "_attend", (PyObject *)slot, now + site->after) < 0)
+        tell(self, "_attend", slot, now + site->after) < 0)
         return leave(self), NULL;
     return Py_NewRef(self);
 }
@@ -371,10 +371,9 @@ static PyObject *Timer_exit(Timer *self, PyObject *const *args, Py_ssize_t nargs
 
 /* Marked as if it were armed anew: nobody takes one half of it and the other for a whole. */
 static PyObject *move(Timer *self, Slot *slot, int64_t deadline, int64_t timeout) {
-    PyObject *watched = slot->watched.object;
     mark_as_not_armed(slot);
     if (arm(slot, deadline, timeout, timeout + (self->site->slack - self->site->after)) &&
-        tell(self->site->slots, "attend", watched, deadline) < 0)
+        tell(self, "_notify", slot, deadline) < 0)
         return NULL;
     Py_RETURN_NONE;
 }

@@ -162,7 +162,7 @@ class Link:
             if self._lost is not None:
                 self._is_back()
 
-    def attend(self, watched: memoryview, deadline: int) -> bool:
+    def attend(self, watched: memoryview, deadline: int) -> bool | None:
         """See `Channel.attend`. A thread does not wait here for another one that looks for the watchdog."""
         if self._finding:
             return True
@@ -170,7 +170,7 @@ class Link:
         with self._lock:
             return self._attend(watched, deadline)
 
-    def _attend(self, watched: memoryview, deadline: int) -> bool:
+    def _attend(self, watched: memoryview, deadline: int) -> bool | None:
         wake, looked = watched
         self._notice_back()
         if deadline < wake and self._connection is not None:
@@ -187,8 +187,16 @@ class Link:
             if self._has_unshared and time.monotonic() > self._try_at:
                 self._has_unshared = False
                 return False
-            self._look_for(unseen)
+            if self._is_to_be_found(unseen):
+                return None
         return True
+
+    def find(self) -> None:
+        """See `Channel.find`."""
+        if self._finding:
+            return
+        with self._lock:
+            self._look_for()
 
     def connect(self) -> str | None:
         """Make sure that there is a connection, if one can be had; returns why there is none, or None.
@@ -205,18 +213,25 @@ class Link:
         finally:
             self.tell()
 
-    def _look_for(self, unseen: int = 0) -> None:
-        """Find out why nobody has looked for so many nanoseconds, at most once a second."""
+    def _look_for(self) -> None:
+        if self._is_to_be_found():
+            self._find()
+
+    def _is_to_be_found(self, unseen: int = 0) -> bool:
+        """Whether it is time to look for a watchdog that has not looked for so many nanoseconds; once a second at most.
+
+        One that is connected all the same is reported as lost, if it has not looked for too long.
+        """
         if time.monotonic() < self._try_at:
             if self._lost is not None and self._raises:
                 raise WatchdogLostError(self.address, self._lost)
-            return
-        if self._connection is not None and self._connection.is_alive():
-            self._try_at = time.monotonic() + _PAUSE
-            if unseen > _TOO_LATE:
-                self._is_lost("it has not looked for more than five seconds: it is stopped, or gets no processor time")
-        else:
-            self._find()
+            return False
+        if self._connection is None or not self._connection.is_alive():
+            return True
+        self._try_at = time.monotonic() + _PAUSE
+        if unseen > _TOO_LATE:
+            self._is_lost("it has not looked for more than five seconds: it is stopped, or gets no processor time")
+        return False
 
     def _find(self) -> None:
         if self._finding:

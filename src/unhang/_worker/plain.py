@@ -171,7 +171,7 @@ class Timer(TimerBase):
         cell[DEADLINE] = deadline
         wake = slot.watched[0]
         if not wake <= deadline <= wake + timeout + STALE:
-            self._site.slots.attend(slot.watched, deadline)
+            self._notify(slot, deadline)
 
 
 class Heartbeat(HeartbeatBase):

@@ -28,15 +28,19 @@ if TYPE_CHECKING:
         def new_page(self, size: int) -> PageWriter:
             """Shared memory, which the watchdog gets to see at once, or as soon as there is one."""
 
-        def attend(self, watched: memoryview, deadline: int) -> bool:
-            """The watchdog may not look in time for this deadline: tell it, or find it.
+        def attend(self, watched: memoryview, deadline: int) -> bool | None:
+            """The watchdog may not look in time for this deadline: notify it, without waiting.
 
-            Returns False when pages cannot be handed over: those that are not shared, or if there is none, any of them.
-            New ones are needed in their place.
+            Returns None when the watchdog has to be found, which takes time: see `find`. Returns False when pages
+            cannot be handed over: those that are not shared, or if there is none, any of them. New ones are needed in
+            their place.
 
             Raises:
                 WatchdogLostError: nobody is watching, and the client was told to raise.
             """
+
+        def find(self) -> None:
+            """Find the watchdog, in bounded time; raises as `attend`."""
 
         def connect(self) -> str | None:
             """Make sure that somebody watches; returns why nobody does, or None."""
@@ -183,11 +187,20 @@ class Slots:
             for page in self._pages:
                 page.raise_pretimeout(site.pretimeout)
 
-    def attend(self, watched: memoryview, deadline: int) -> None:
-        """See `Channel.attend`."""
+    def attend(self, watched: memoryview, deadline: int) -> bool:
+        """See `Channel.attend`. Returns whether the watchdog has to be found."""
         try:
-            if not self.channel.attend(watched, deadline):
+            is_done = self.channel.attend(watched, deadline)
+            if is_done is False:
                 self._give_up_pages()
+            return is_done is None
+        finally:
+            self.channel.tell()
+
+    def find(self) -> None:
+        """See `Channel.find`."""
+        try:
+            self.channel.find()
         finally:
             self.channel.tell()
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     R = TypeVar("R")
 
 _SECOND = 1e9
+# Nanoseconds. Finding a watchdog, or starting another one, takes less.
+_LONGEST_FINDING = 120_000_000_000
 
 
 class TimerBase:
@@ -143,10 +145,34 @@ class TimerBase:
         return Suspension(self)
 
     def _attend(self, slot: SlotBase, deadline: int) -> None:
-        """The watchdog may not look in time: tell it."""
-        self._site.slots.attend(slot.watched, deadline)
+        """As `_notify`, for a timer that was just entered, and that gets another slot if its page is given up."""
+        self._notify(slot, deadline)
         if slot.watched is UNWATCHED:
             self._arm_anew()
+
+    def _notify(self, slot: SlotBase, deadline: int) -> None:
+        """Notify the watchdog of a deadline before which it may not look, or find it.
+
+        The block does not pay for the time that finding it takes: its deadline is put off meanwhile, and then moved by
+        that time.
+        """
+        site = self._site
+        if not site.slots.attend(slot.watched, deadline):
+            return
+        began = site.clock()
+        held = min(deadline + _LONGEST_FINDING, NEVER - 1)
+        # A signal handler may have left the block, or moved the deadline. No call between a look and the store.
+        if slot is not self._slot or slot.cell[DEADLINE] != deadline:
+            return
+        slot.cell[DEADLINE] = held
+        try:
+            site.slots.find()
+        finally:
+            deadline = min(deadline + site.clock() - began, NEVER - 1)
+            if slot is self._slot and slot.cell[DEADLINE] == held:
+                slot.cell[DEADLINE] = deadline
+        if slot.watched is not UNWATCHED:
+            site.slots.attend(slot.watched, deadline)
 
     def _restart_apart(self) -> None:
         """Restart a timer whose slot is not given back to its site: inherited, extended, suspended, or a start-up."""
