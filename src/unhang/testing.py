@@ -176,6 +176,9 @@ class InMemoryWatchdog:
     def look_early(self, worker: Watched) -> None:
         """Internal."""
 
+    def damaged(self, worker: Watched, why: str) -> None:
+        """Internal."""
+
     def prepare(self, worker: Watched, timers: list[Expired]) -> None:
         """Internal."""
 

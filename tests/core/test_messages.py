@@ -29,7 +29,7 @@ def test_only_a_hello_is_one(message):
 
 def test_another_version_is_named():
     """A worker of another version is told both versions."""
-    with pytest.raises(MessageError, match=r"version 1.*version 2"):
+    with pytest.raises(MessageError, match=r"version 1.*version 3"):
         messages.parse_hello(b"unhang\1\0")
 
 
@@ -43,7 +43,10 @@ def test_a_refusal_fits_a_packet_and_can_be_read(reason):
 
 
 def test_a_welcome_is_no_refusal():
-    """Being watched has no reason; what is neither is an error."""
-    assert messages.refusal(messages.WELCOME) is None
+    """Being watched has no reason, and says what the clock shows; what is neither is an error."""
+    answer = messages.welcome(12345)
+    assert (messages.refusal(answer), messages.clock_of(answer)) == (None, 12345)
     with pytest.raises(MessageError):
         messages.refusal(b"HTTP/1.1 400 Bad Request")
+    with pytest.raises(MessageError):
+        messages.refusal(answer[:-1])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unhang._core.page import DEADLINE, NEVER, SEQUENCE, PageWriter, label
+from unhang._core.page import DEADLINE, NEVER, SEQUENCE, TIMEOUT, PageWriter, label
 from unhang._core.page_reader import PageReader
 from unhang._core.timer_reader import TimerReader
 from unhang._watchdog.kill import Outcome
@@ -32,6 +32,7 @@ class Stage:
         self.kills = []
         self.told = []
         self.near = []
+        self.damages = []
         self.prepared = []
         self.watch = PageWatch(self, self.clock)
         self.clock.drive(self.watch)
@@ -45,6 +46,9 @@ class Stage:
             return outcome
         self.kills.append((worker.pid, [timer.scope for timer in timers]))
         return self.outcome
+
+    def damaged(self, worker, why):
+        self.damages.append((worker.pid, why))
 
     def look_early(self, worker):
         self.near.append(worker.pid)
@@ -102,6 +106,7 @@ def test_a_kick_that_was_lost_costs_a_beat(stage):
     stage.clock.advance(0)
     slot = worker.page.add_slot()
     label(slot, b"step", SECOND // 10)
+    slot[SEQUENCE] = 1
     slot[DEADLINE] = stage.clock.now_ns() + SECOND // 10
     stage.clock.advance(0.5)
     assert stage.kills == []
@@ -469,6 +474,34 @@ def test_a_worker_that_could_not_run_gets_that_back_within_bounds(stage):
     assert stage.told == [("killed", 7)]
 
 
+def test_a_page_that_others_wrote_into_ends_nobody(stage):
+    """What no timer is, is told once and is no reason to kill; a good timer beside it still is."""
+    worker = stage.worker()
+    stage.clock.advance(0)
+    bad = stage.arm(worker, 1, "bad")
+    stage.arm(worker, 2, "good")
+    bad[TIMEOUT] = NEVER
+    stage.clock.advance(1.5)
+    assert (stage.kills, stage.damages) == ([], [(7, "a deadline lies before its own arming")])
+    stage.clock.advance(1)
+    assert stage.kills[:1] == [(7, ["good"])]
+    assert len(stage.damages) == 1
+
+
+def test_a_worker_whose_clock_is_behind_has_all_its_time(stage):
+    """A timer that was not there a beat ago was armed since, whatever its deadline says."""
+    worker = stage.worker()
+    stage.clock.advance(2)
+    slot = worker.page.add_slot()
+    label(slot, b"behind", 10 * SECOND)
+    slot[SEQUENCE] = 1
+    slot[DEADLINE] = stage.clock.now_ns() - 5000 * SECOND
+    stage.clock.advance(9)
+    assert stage.kills == []
+    stage.clock.advance(1.5)
+    assert stage.kills[:1] == [(7, ["behind"])]
+
+
 def test_a_starved_worker_that_leaves_its_block_lives(stage):
     """In the time that it was given back."""
     worker = stage.worker()
@@ -539,7 +572,8 @@ def test_of_thousands_that_expire_together_the_first_is_the_one_named(stage):
     crowd(stage, worker, 3000, 0.5)
     stage.watch.look_at(worker)
     slot = worker.page.add_slot()
-    label(slot, b"first", SECOND)
+    label(slot, b"first", SECOND // 4)
+    slot[SEQUENCE] = 1
     slot[DEADLINE] = stage.clock.now_ns() + SECOND // 4  # and the kick is lost
     stage.outcome = Outcome.PENDING
     counted_looks(stage)

@@ -2,7 +2,8 @@
 
 To the watchdog: `HELLO`, with the version, the flags, the signal on which the worker writes down its stacks (0: on
 none), who it says it is, and the pages attached as descriptors; `PAGE`, with more of them; `KICK`. To the worker:
-`WELCOME`, with the file for its stacks attached, or `REFUSED` with a reason as UTF-8.
+`welcome`, with what the watchdog's monotonic clock shows, 8 bytes, and the file for its stacks attached; or `refused`,
+with a reason as UTF-8.
 
 A viewer asks instead: `VIEW` and JSON, see `unhang.report.live`, and is answered with JSON, or refused likewise.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from unhang._core.identity import Identity
 
-VERSION = 2
+VERSION = 3
 # Flags: this worker is not to be killed for the timers of this connection; it had lost its watchdog, and was not
 # watched for a while.
 OBSERVE = 1
@@ -19,10 +20,12 @@ WAS_LOST = 2
 
 KICK = b"!"
 PAGE = b"P"
-WELCOME = b"W"
 VIEW = b"V"
 _HELLO = b"unhang"
+_WELCOME = b"W"
 _REFUSED = b"R"
+
+_CLOCK_BYTES = 8
 
 # Bytes; a reason is cut to fit.
 LONGEST = 512
@@ -63,6 +66,11 @@ def parse_hello(message: bytes) -> tuple[int, int, Identity]:
     return flags, stack_signal, Identity.decode(message[len(_HELLO) + 3 :])
 
 
+def welcome(now: int) -> bytes:
+    """The answer to a worker that is watched: nanoseconds of the watchdog's monotonic clock."""
+    return _WELCOME + now.to_bytes(_CLOCK_BYTES, "little")
+
+
 def refused(reason: str) -> bytes:
     """The answer to a worker that is not watched."""
     return _REFUSED + reason.encode("utf-8", "backslashreplace")[: LONGEST - 1]
@@ -74,8 +82,13 @@ def refusal(message: bytes) -> str | None:
     Raises:
         MessageError: it is not an answer.
     """
-    if message == WELCOME:
+    if message[:1] == _WELCOME and len(message) == 1 + _CLOCK_BYTES:
         return None
     if message[:1] == _REFUSED:
         return message[1:].decode("utf-8", "replace")
     raise MessageError(f"it does not answer as a watchdog does: {message[:16]!r}")
+
+
+def clock_of(answer: bytes) -> int:
+    """What the watchdog's clock showed when it sent `welcome`."""
+    return int.from_bytes(answer[1:], "little")

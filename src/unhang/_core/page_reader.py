@@ -57,13 +57,15 @@ class Snapshot:
         thread: the kernel's id of the thread that probably armed it.
         pretimeout: how long before the deadline evidence is to be recorded.
         count: how often the slot had been armed for this scope.
+        is_garbled: whether its scope is no UTF-8, or has an impossible length.
     """
 
     __slots__ = (
-        "armed", "count", "deadline", "ending", "index", "page", "pretimeout", "scope", "sequence", "thread", "timeout",
+        "armed", "count", "deadline", "ending", "index", "is_garbled", "page", "pretimeout", "scope", "sequence",
+        "thread", "timeout",
     )  # fmt: skip
 
-    def __init__(self, page: PageReader, index: int, words: list[int], scope: str) -> None:
+    def __init__(self, page: PageReader, index: int, words: list[int], scope: bytes) -> None:
         self.page = page
         self.index = index
         self.armed = 0 < words[DEADLINE] < NEVER
@@ -74,12 +76,29 @@ class Snapshot:
         self.thread = words[THREAD]
         self.pretimeout = words[PRETIMEOUT]
         self.count = words[SEQUENCE] - words[BASE]
-        self.scope = scope
+        self.scope = scope.decode("utf-8", "replace")
+        self.is_garbled = len(scope) != words[LENGTH] or ("\ufffd" in self.scope and not _is_text(scope))
 
     @property
     def armed_at(self) -> int:
         """When the timer was armed or restarted last; what it was extended by does not count."""
         return self.deadline - self.timeout
+
+    def flaw(self) -> str:
+        """Why no worker has written this, while it is armed; empty if one may have.
+
+        What C code prints may land in the page, if that has the number of a closed standard stream, or a pointer is
+        wrong.
+        """
+        if not self.page.is_intact():
+            return "its header is not what it was"
+        if self.timeout < 0 or self.armed_at <= 0:
+            return "a deadline lies before its own arming"
+        if not 0 <= self.sequence - self.count < self.sequence:
+            return "a slot that was armed was never armed"
+        if not 0 <= self.thread <= _LARGEST_THREAD or not 0 <= self.pretimeout < NEVER or self.ending < 0:
+            return "a slot holds numbers that mean nothing"
+        return "a scope is no text" if self.is_garbled else ""
 
     @property
     def arming(self) -> tuple[PageReader, int, int]:
@@ -94,9 +113,20 @@ class Snapshot:
         return f"Snapshot({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__slots__)})"
 
 
+def _is_text(scope: bytes) -> bool:
+    try:
+        scope.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _no_fence() -> None:
     """Order nothing."""
 
+
+# The kernel's ids of threads are below 2**22.
+_LARGEST_THREAD = 1 << 31
 
 Credited = Callable[[int, int], int]
 
@@ -139,6 +169,10 @@ class PageReader:
         if (words[SLOTS], words[SLOT_SIZE]) != (self._slots, SLOT_BYTES):
             raise PageError(f"it has {words[SLOTS]} slots of {words[SLOT_SIZE]} bytes, but is {size} bytes long")
         self.deadlines: list[int] = []
+        self._known: list[int] = []  # the deadlines that the last look found
+        self._known_at = 0
+        # The deadline of a slot, and an instant that it cannot have expired before.
+        self._not_before: dict[int, tuple[int, int]] = {}
         self._deadlines = words[HEADER_WORDS : HEADER_WORDS + self._slots * SLOT_WORDS : SLOT_WORDS]
 
     @property
@@ -199,6 +233,7 @@ class PageReader:
         for index, deadline in enumerate(self._deadlines[: self.used].tolist()):
             if 0 < deadline <= now:
                 later = credited(deadline, self._words[HEADER_WORDS + index * SLOT_WORDS + TIMEOUT])
+                later = max(later, self.not_before(index, deadline))
                 if later <= now:
                     expired.append((index, deadline))
                     continue
@@ -206,6 +241,28 @@ class PageReader:
             if now < deadline < earliest:
                 earliest = deadline
         return expired, earliest
+
+    def look(self, now: int) -> int:
+        """`earliest`; and notice timers that cannot have expired, whatever their deadlines say.
+
+        A timer that was not armed at the last look was armed behind it. If its worker says that it was armed before,
+        its clock shows another time, and its timeout runs from that look on.
+        """
+        earliest = self.earliest()
+        if earliest <= now and self._known_at:
+            for index, deadline in enumerate(self.deadlines):
+                known = index < len(self._known) and self._known[index] == deadline
+                if 0 < deadline <= now and not known:
+                    timeout = self._words[HEADER_WORDS + index * SLOT_WORDS + TIMEOUT]
+                    if deadline - self._known_at < timeout < deadline:
+                        self._not_before[index] = (deadline, self._known_at + timeout)
+        self._known, self._known_at = self.deadlines, now
+        return earliest
+
+    def not_before(self, index: int, deadline: int) -> int:
+        """When a timer with this deadline can have expired at the earliest, as far as `look` knows; else 0."""
+        of_deadline, instant = self._not_before.get(index, (0, 0))
+        return instant if of_deadline == deadline else 0
 
     def snapshot(self, index: int) -> Snapshot | None:
         """What a slot holds; None when it is not armed, or was changed meanwhile."""
@@ -223,7 +280,11 @@ class PageReader:
         self._fence()
         if not deadline == words[DEADLINE] == self._words[start + DEADLINE]:
             return None
-        return Snapshot(self, index, words, scope.decode("utf-8", "replace"))
+        return Snapshot(self, index, words, scope)
+
+    def is_intact(self) -> bool:
+        """Whether its header says what it said at first."""
+        return self._words[: SLOT_SIZE + 1].tolist() == [MAGIC, VERSION, self._slots, SLOT_BYTES]
 
     def is_still(self, seen: Snapshot) -> bool:
         """Whether the slot is still armed as it was."""

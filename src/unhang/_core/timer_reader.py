@@ -178,7 +178,7 @@ def _look(
     # Raised before the deadlines are read: see the facts in unhang._core.page.
     look = min(beat, page.soon(now)) if again_soon else beat
     page.promise(look, now)
-    earliest = page.earliest()
+    earliest = page.look(now)
     expired: list[tuple[int, int]] = []
     if earliest <= now:
         expired, earliest = page.due(now, credited)

@@ -228,6 +228,9 @@ class PageWatch:
             deadline = worker.deadline_of(seen)
             if deadline > now:
                 next_look = min(next_look, deadline)
+            elif flaw := seen.flaw():
+                worker.dealt_with.add(arming)
+                self._hands.damaged(worker, flaw)
             else:
                 expired.append((seen, deadline))
         expired.sort(key=lambda entry: entry[1])

@@ -21,10 +21,10 @@ from unhang._core.messages import (
     PAGE,
     VIEW,
     WAS_LOST,
-    WELCOME,
     MessageError,
     parse_hello,
     refused,
+    welcome,
 )
 from unhang._core.page import MOST_BYTES, PageError
 from unhang._core.page_reader import PageReader
@@ -37,6 +37,7 @@ from unhang._platform.fork import close_in_child
 from unhang._platform.listener import Listener, receive
 from unhang._platform.memory_group import MemoryGroup
 from unhang._platform.process import ProcessHandle, has_another_clock
+from unhang._platform.program import program_of
 from unhang._platform.waiter import Waiter
 from unhang._watchdog.kill import refusal_of
 from unhang._watchdog.response import Response
@@ -64,6 +65,10 @@ _MOST_ASKED = 400
 _IDLE = 10.0
 
 
+# Pid and start time, and which program it runs: exec changes nothing else.
+_Process = tuple[int, float, bytes | None]
+
+
 @dataclass(eq=False, slots=True)
 class _Peer:
     """One connection. What it has handed over goes with it; a worker goes with its last one."""
@@ -73,7 +78,7 @@ class _Peer:
     watched: Watched
     refusal: str | None
     origin: Origin
-    process: tuple[int, float] = (0, 0.0)  # pid and start time, once it is watched
+    process: _Process = (0, 0.0, None)  # once it is watched
     welcome: bool = False
     observed: bool = False
     messages: int = 0
@@ -125,7 +130,9 @@ class Reception:
         self._peers: dict[int, _Peer] = {}  # by descriptor, the oldest first
         self._silent: dict[int, _Peer] = {}
         # Those of workers, by process, the oldest first.
-        self._processes: dict[tuple[int, float], list[_Peer]] = {}
+        self._processes: dict[_Process, list[_Peer]] = {}
+        response.tell_damage = self._tell_damage
+        response.forget_program = self._forget_program
         self.limits_met = Tally(lambda kind, detail: logger.warning("Limit met: %s: %s", kind, detail))
         self._owner = os.getpid()
         self._disposal = Disposal()
@@ -263,8 +270,9 @@ class Reception:
             origin.stack_signal, origin.stack_file = stack_signal, _stack_file()
         is_new = self._join(peer)
         # Descriptors that others have not taken yet may be too many: then it has to do without a file for its stacks.
-        if not _answer(peer.socket, WELCOME, origin.stack_file):
-            _answer(peer.socket, WELCOME)
+        answer = welcome(time.monotonic_ns())
+        if not _answer(peer.socket, answer, origin.stack_file):
+            _answer(peer.socket, answer)
         was_lost = bool(flags & WAS_LOST)
         peer.shown = self._viewers.joined(peer.watched, readable, returned=was_lost, observed=peer.observed)
         if is_new:
@@ -283,7 +291,8 @@ class Reception:
         """
         handle = peer.watched.handle
         assert handle is not None  # noqa: S101 - for the type checker: who has none is refused
-        peer.process = (peer.watched.pid, handle.start_time)
+        peer.watched.program = program_of(peer.watched.pid)
+        peer.process = (peer.watched.pid, handle.start_time, peer.watched.program)
         others = self._processes.setdefault(peer.process, [])
         others.append(peer)
         if len(others) == 1:
@@ -374,6 +383,14 @@ class Reception:
                 self._waiter.call(peer.fd, functools.partial(self._hear, peer))
         old = time.monotonic() - _SILENCE
         for peer in [peer for peer in self._silent.values() if peer.since < old]:
+            self._leave(peer)
+
+    def _tell_damage(self, worker: Watched, why: str) -> None:
+        self.limits_met.add("damaged page", f"pid {worker.pid}: {why}; nobody is killed for that timer")
+
+    def _forget_program(self, worker: Watched) -> None:
+        """Its timers were those of a program that ended with exec; somebody has copies of the sockets."""
+        for peer in [peer for peer in self._peers.values() if peer.watched is worker and peer.welcome]:
             self._leave(peer)
 
     def _exited(self, peer: _Peer) -> None:

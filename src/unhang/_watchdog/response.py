@@ -18,8 +18,10 @@ from typing import Any, Protocol
 from unhang._core.clock import Clock, SystemClock
 from unhang._core.escalation import Event, Policy
 from unhang._core.page import parse_ending
+from unhang._platform.freezer import is_frozen
 from unhang._platform.look import Look, look
-from unhang._platform.process import ProcessHandle
+from unhang._platform.process import ProcessHandle, has_another_clock
+from unhang._platform.program import is_another
 from unhang._platform.turns import turns
 from unhang._platform.waiter import Waiter
 from unhang._watchdog import kill
@@ -119,6 +121,9 @@ class Response:
             users=users,
             stderr_of=self._tail_of,
         )
+        # The reception's: the page of a worker is damaged; the worker runs another program than when it came.
+        self.tell_damage: Callable[[Watched, str], None] | None = None
+        self.forget_program: Callable[[Watched], None] | None = None
         self._asked = Asked(self._helpers, self._incidents.subject, self._options, clock)
 
     def _tail_of(self, worker: Watched) -> Callable[[], str] | None:
@@ -130,6 +135,9 @@ class Response:
         """Begin to end a worker."""
         if worker.handle is None:
             return Outcome.GONE
+        outcome = self._is_still_the_one(worker)
+        if outcome is not None:
+            return outcome
         policy = self._policy_for(timers)
         if not policy.evidence and not policy.tree:
             return self._execute_at_once(worker, timers, still, policy)
@@ -142,6 +150,20 @@ class Response:
             return outcome
         self._escalations.begin(self._member(worker, worker.handle, timers, policy))
         return Outcome.PENDING
+
+    def _is_still_the_one(self, worker: Watched) -> Outcome | None:
+        """What has become of the worker that armed the timers, if its process is another one by now; else None."""
+        if is_another(worker.program, worker.pid):
+            logger.info("pid %s runs another program since exec: the timers of the one before are void", worker.pid)
+            if self.forget_program is not None:
+                self._helpers.post(functools.partial(self.forget_program, worker))
+            return Outcome.GONE
+        if has_another_clock(worker.pid):
+            logger.error(
+                "Not ending pid %s: it has entered another time namespace, whose clock shows another time", worker.pid
+            )
+            return Outcome.REFUSED
+        return None
 
     def _execute_at_once(
         self, worker: Watched, timers: list[Expired], still: Callable[[], Outcome | None], policy: Policy
@@ -180,6 +202,11 @@ class Response:
             worker.earlier = found
 
         self._helpers.submit(functools.partial(look, worker.pid, thread), seen)
+
+    def damaged(self, worker: Watched, why: str) -> None:
+        """See `Hands.damaged`."""
+        if self.tell_damage is not None:
+            self.tell_damage(worker, why)
 
     def prepare(self, worker: Watched, timers: list[Expired]) -> None:
         """See `Hands.prepare`."""
@@ -227,14 +254,17 @@ class Response:
         return self.watch.recheck(member.watched, member.timers)
 
     def _judge(self, handle: ProcessHandle) -> Outcome | None:
-        return kill.judge(handle, self._users, spare_stopped=self._spare_stopped)
+        outcome = kill.judge(handle, self._users, spare_stopped=self._spare_stopped)
+        return Outcome.HELD if outcome is None and is_frozen(handle.pid) else outcome
 
     def send(self, member: Member, number: int, *, if_still: bool) -> Outcome:
         """See `Surgeon.send`."""
 
         def still() -> Outcome | None:
-            found = self.recheck(member) if if_still else []
-            return found if isinstance(found, Outcome) else None
+            if not if_still:
+                return None
+            found = self.recheck(member)
+            return found if isinstance(found, Outcome) else self._is_still_the_one(member.watched)
 
         return kill.send(member.handle, number, self._users, still, spare_stopped=self._spare_stopped)
 

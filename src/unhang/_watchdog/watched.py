@@ -74,18 +74,19 @@ class Watched:
     next_deadline: int = 0  # as it was at the last beat
     origin: Origin = field(default_factory=Origin)
     earlier: Look | None = None  # taken when its deadline came near
+    program: bytes | None = None  # which it runs, see `unhang._platform.program`
     turns: Turns | None = None  # of the thread that armed its timer, as they were last
     credits: Credits = field(default_factory=Credits)  # what it gets back, with what all workers of its watch do
 
     def deadline_of(self, seen: Snapshot) -> int:
         """The deadline of a timer with what it gets back for time that was not its worker's."""
-        return self.credited(seen.deadline, seen.timeout)
+        return max(self.credited(seen.deadline, seen.timeout), seen.page.not_before(seen.index, seen.deadline))
 
     def credited(self, deadline: int, timeout: int) -> int:
         """The same, of a timer that has this deadline and this timeout."""
         armed_at = deadline - timeout
         deadline += self.credits.given(armed_at, timeout)
-        if armed_at < self.held_until:
+        if 0 < armed_at < self.held_until:
             # Nobody knows how long it was held: it may have been since the timer was armed.
             deadline = max(deadline, self.held_until + timeout)
         return deadline
@@ -102,6 +103,9 @@ class Hands(Protocol):
 
     def look_early(self, worker: Watched) -> None:
         """A deadline of the worker is near."""
+
+    def damaged(self, worker: Watched, why: str) -> None:
+        """Told, once for each timer, that memory of the worker holds what no timer is: nobody is killed for that."""
 
     def prepare(self, worker: Watched, timers: list[Expired]) -> None:
         """In some milliseconds `execute` may be asked for: find out all that it does, for nothing."""

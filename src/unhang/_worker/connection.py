@@ -9,7 +9,7 @@ import struct
 import time
 from collections.abc import Sequence
 
-from unhang._core.messages import LONGEST, MessageError, refusal
+from unhang._core.messages import LONGEST, MessageError, clock_of, refusal
 from unhang._platform import ptracer
 from unhang._platform.address import check_address
 from unhang._platform.credentials import peer_credentials
@@ -20,6 +20,12 @@ from unhang.errors import AddressError
 _BUSY_PAUSE = 0.01
 # The kernel's struct ucred: pid, uid, gid.
 _CREDENTIALS = struct.Struct("3i")
+
+
+_OTHER_CLOCK = (
+    "its monotonic clock shows another time than the one of this process (libfaketime, a time namespace): no deadline "
+    "would mean the same to both"
+)
 
 
 class NotWatchedError(Exception):
@@ -96,13 +102,17 @@ class Connection:
         self._socket.settimeout(max(0.001, give_up - time.monotonic()))
         # So that the kernel says who answers, which need not be who listened first.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        sent = time.monotonic_ns()
         self._send(hello, pages)
         answer, watchdog = self._receive()
+        received = time.monotonic_ns()
         if not answer:
             raise OSError("it closed the connection")
         reason = refusal(answer)
         if reason is not None:
             raise NotWatchedError(reason, refused=True)
+        if not sent <= clock_of(answer) <= received:
+            raise NotWatchedError(_OTHER_CLOCK, refused=True)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
         ptracer.allow(watchdog)
 
