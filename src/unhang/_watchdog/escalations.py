@@ -28,6 +28,12 @@ PATIENCE = 5.0
 _HELD_PAUSE = 1.0
 # Seconds between two looks at a worker without a pidfd.
 _LOOK = 0.05
+# Evidence begins late where many expire at once, and has this part of its time then.
+_LEAST_EVIDENCE = 0.1
+# More workers than these at once need time to be signalled: seconds for each, and which part of the whole at most.
+_FEW = 16
+_A_SIGNAL = 0.002
+_MOST_ROOM = 0.6
 
 _OF_OUTCOME = {
     Outcome.GONE: Event.DIED,
@@ -55,6 +61,7 @@ class Member:
         policy: how it is to be ended.
         deadline: of the first of these timers, monotonic seconds.
         late: seconds behind it at which the worker was judged.
+        signal_at: when it is signalled, whatever evidence there is, monotonic seconds; earlier if many are.
         steps: what was done, each with its instant (monotonic seconds).
         outcome: see `unhang.report.model.Worker`.
         signals: those that were sent to end it, in order.
@@ -66,6 +73,7 @@ class Member:
     policy: Policy
     deadline: float = 0.0
     late: float = 0.0
+    signal_at: float = math.inf
     stage: Stage = Stage.WATCHED
     until: float = math.inf  # the end of the stage, monotonic seconds
     steps: list[tuple[float, str]] = field(default_factory=list)
@@ -175,7 +183,7 @@ class Escalations:
         if action in _SETTLED:
             self._settle(action, member, now)
         elif action is Action.GATHER:
-            member.until = now + member.policy.evidence
+            member.until = member.signal_at = _end_of_evidence(member, now)
             self._surgeon.gather(member)
         elif action is Action.RECHECK:
             return self._recheck(member, now)
@@ -285,6 +293,16 @@ class Escalations:
         for member in self._members:
             member.until += seconds
 
+    def make_room(self) -> list[Member]:
+        """End the time for evidence early enough for all signals to be sent in time; returns whom that is about."""
+        gathering = [member for member in self._members if member.stage is Stage.EVIDENCE]
+        if len(gathering) <= _FEW:
+            return []
+        for member in gathering:
+            room = min(len(gathering) * _A_SIGNAL, member.policy.evidence * _MOST_ROOM)
+            member.until = min(member.until, member.signal_at - room)
+        return gathering
+
     def wait_time(self) -> float:
         """Seconds to wait, at most, before the next `turn`."""
         now = self._clock.now()
@@ -316,6 +334,13 @@ class Escalations:
 
     def __len__(self) -> int:
         return len(self._members)
+
+
+def _end_of_evidence(member: Member, now: float) -> float:
+    """Counted from the deadline, as the promise is; a worker that was held, or came late, has all of the time."""
+    whole = member.policy.evidence
+    late = now - member.deadline
+    return now + (whole if not 0 <= late <= whole else max(whole - late, whole * _LEAST_EVIDENCE))
 
 
 def _event_of(outcome: Outcome, member: Member) -> Event:
