@@ -18,7 +18,7 @@ import chaos_liar
 from chaos_liar import HELLO, SEALS, Page, answer, dial, say
 from chaos_shared_stage import leave_in_time, watched_on
 from chaos_stage import HANG, Outcome, Stage, Verdict, failed
-from unhang._core.messages import MOST_DESCRIPTORS, PAGE
+from unhang._core.messages import KICK, MOST_DESCRIPTORS, PAGE
 from unhang._core.page import LARGEST_PAGE, MOST_BYTES, SMALLEST_PAGE, PageWriter
 
 # Seconds until a sibling is due, and until another one is but has left its block.
@@ -144,6 +144,18 @@ def _is_taken(stage: Stage, fd: int) -> bool:
     with dial(stage.path) as connection:
         say(connection, HELLO, [fd])
         return answer(connection)[:1] == b"W"
+
+
+def kicks_with_descriptors(stage: Stage, pipe: Connection) -> None:
+    """Connects again and again, and sends 253 descriptors with a kick, which has none."""
+    fds = [os.pipe()[0]] * MOST_DESCRIPTORS
+    pipe.send(("", ""))
+    page = Page()
+    while True:
+        with contextlib.suppress(OSError), _joined(stage, [page]) as connection:
+            answer(connection)
+            while True:
+                say(connection, KICK, fds)
 
 
 def slow_to_close(stage: Stage, pipe: Connection) -> None:

@@ -53,6 +53,7 @@ ROWS = [
     _hostile("it sends a hundred pages", chaos_hostile.many_pages),
     _hostile("it sends descriptors that are no pages", chaos_hostile.strange_descriptors),
     _hostile("it sends one that is slow to close", chaos_hostile.slow_to_close),
+    _hostile("it kicks with 253 descriptors, for ever", chaos_hostile.kicks_with_descriptors),
     _hostile("a hole in a huge page, and none left", chaos_hostile.hole_in_huge_page, "huge pages"),
 ]
 

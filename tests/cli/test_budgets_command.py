@@ -53,7 +53,7 @@ def test_a_table_for_people(path):
     assert lines[1].split() == ["▸", "step", "4", *["20s"] * 4, "-", "-", "10min*", "0"]
     assert lines[2].split()[:8] == ["step", "4800", "1.2s", "1.2s", "1.2s", "1.2s", "1.1s", "3320"]
     assert lines[3].split()[:7] == ["…/checkpoint.py:214", "20", "30s", "30s", "30s", "30s", "60s"]
-    assert lines[4].split()[:3] == ["\N{REPLACEMENT CHARACTER}[31mred", "1", "20µs"]
+    assert lines[4].split()[:3] == ["\\x1b[31mred", "1", "20µs"]
     assert "1 killed in 'step'; how long that would have taken is not known" in lines
     assert any(line.startswith("* ") for line in lines)
     assert any(line.startswith("▸ ") for line in lines[5:])

@@ -11,6 +11,7 @@ import struct
 import tempfile
 import threading
 import time
+from random import Random
 
 import pytest
 
@@ -472,6 +473,39 @@ def greet_with_many_pages(address, say):
 def test_a_message_has_so_many_pages_and_no_more(start, shared_server):
     """More descriptors than a worker has pages are not received, and it is told so."""
     assert "16 pages at most" in start(greet_with_many_pages, shared_server.address).heard()
+
+
+def talk_at_random(address, seed, say):
+    """Send messages of all kinds, good ones, cut ones and others, each with any descriptors, over many connections."""
+    dice = Random(seed)  # noqa: S311 - the same in each run
+    kinds = [good, unsealed, short, no_page, a_pipe, a_file]
+    for _ in range(150):
+        with contextlib.suppress(OSError), connection(address) as peer:
+            peer.setblocking(False)
+            for _ in range(dice.randrange(8)):
+                hello = messages.hello(dice.randrange(4), dice.randrange(80), Identity("\x9b\ud800" * 40, 10**9))
+                asked = messages.VIEW + b'{"version":%d,"serial":%d,"stacks":[%s]}' % (1, 10**40, b"[" * 90)
+                message = dice.choice([hello, hello, messages.PAGE, messages.KICK, asked, b"", dice.randbytes(600)])
+                fds = [fd for _ in range(dice.choice((0, 0, 1, 2, 40))) for fd in dice.choice(kinds)()]
+                try:
+                    send(peer, message[: dice.choice((None, None, None, dice.randrange(10)))], *fds)
+                finally:
+                    for fd in fds:
+                        os.close(fd)
+    say.send("done")
+    time.sleep(workers.FOREVER)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_whatever_is_said_harms_nobody(start, shared_server, shared_client, seed, caplog):
+    """Others are watched on, nothing raises in the loop, and no descriptor is left."""
+    before = len(os.listdir("/proc/self/fd"))
+    talker = start(talk_at_random, shared_server.address, seed)
+    assert start(workers.sleep_in_block, shared_client, 0.1).ended() == -signal.SIGKILL
+    assert talker.heard() == "done"
+    until(lambda: len(shared_server._reception._peers) == 0)
+    until(lambda: len(os.listdir("/proc/self/fd")) <= before + 12)  # those of the two workers' own
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_what_waits_to_be_closed_is_bounded(monkeypatch):

@@ -105,6 +105,32 @@ def test_a_deaf_worker_is_asked_and_then_killed(theatre):
     assert len(theatre.escalations) == 0
 
 
+@pytest.mark.parametrize(("count", "late"), [(1, 0.0), (16, 0.0), (1, 0.2), (300, 0.1), (1000, 0.5), (1000, 1.5)])
+def test_many_are_signalled_in_time(theatre, count, late):
+    """The time for evidence counts from the deadline, and ends so early that signals to all of them fit into it."""
+    began = theatre.clock.now()
+    for _ in range(count):
+        member = theatre.member(Policy(evidence=2))
+        member.deadline = began - late
+        theatre.escalations.begin(member)
+    theatre.escalations.make_room()
+    theatre.advance(2.1)
+    first = [at for at, number in theatre.sent if number == signal.SIGTERM]
+    assert len(first) == count
+    least = 0.0 if count <= 16 else min(0.001 * count, 0.5)
+    assert max(first) <= 2.0 - late - least or max(first) <= 0.2
+    assert count > 16 or max(first) == round(2.0 - late, 3)
+
+
+def test_a_worker_that_comes_late_has_all_the_time_for_evidence(theatre):
+    """A debugger held it, or its watchdog was gone: its deadline has been over for long."""
+    member = theatre.member(Policy(evidence=2))
+    member.deadline = theatre.clock.now() - 60
+    theatre.escalations.begin(member)
+    theatre.advance(3)
+    assert theatre.sent[0] == (2.0, signal.SIGTERM)
+
+
 def test_evidence_that_does_not_come_is_not_waited_for(theatre):
     """The first signal comes when its time is over."""
     theatre.deadly = {signal.SIGTERM}

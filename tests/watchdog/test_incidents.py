@@ -200,6 +200,23 @@ def test_evidence_that_hangs_is_reported_without(stage):
     assert stage.last().workers[0].evidence == FOUND
 
 
+def test_of_a_crowd_there_is_evidence_of_as_many_as_fit(stage):
+    """Of the others there is a word that no time was left, and nothing is looked at while signals are sent."""
+    members = [stage.expire(stage.worker(rank, f"step {rank}")) for rank in range(20)]
+    for member in members:
+        member.until = stage.clock.now() + 1.0
+    stage.incidents.hurry(members)
+    stage.hands.work(5)
+    stage.clock.jump(0.95)
+    stage.hands.work()
+    assert len(stage.gathered) == 5
+    stage.pass_time(0.1)
+    stage.hands.work()
+    seen = [worker.evidence for worker in stage.last().workers]
+    assert seen.count(FOUND) == 5
+    assert sum("no time was left" in evidence.without[0] for evidence in seen if evidence != FOUND) == 15
+
+
 def test_without_evidence_nothing_comes_before_the_signal(monkeypatch):
     """The report is made afterwards, from what the pages say."""
     stage = Scene(monkeypatch, evidence=0.0)

@@ -1,11 +1,12 @@
 """Making reports: what is printed, kept and handed on, and what goes wrong there."""
 
+import functools
 import logging
 import threading
 
 import pytest
 
-from support import LONG
+from support import LONG, until
 from unhang._watchdog.departures import Departure, Departures
 from unhang._watchdog.hooks import Hooks
 from unhang._watchdog.incident import Findings
@@ -174,6 +175,22 @@ def test_only_so_many_departures_are_remembered():
         told._last.append(Departure(pid, Origin(), Dead(), 0.0, Timers(0, (), (), {}, 1, 0)))
     assert [departure.pid for departure in told.of("")][:2] == [299, 298]
     assert len(told.of("")) == 256
+
+
+def test_helpers_begin_when_the_loop_has_time():
+    """What is given to them while they are held is begun afterwards, in its order."""
+    begun, results, woken = [], [], threading.Event()
+    from unhang._watchdog.helpers import Helpers
+
+    helpers = Helpers(1, woken.set)
+    with helpers.held():
+        for number in range(3):
+            helpers.submit(functools.partial(begun.append, number), results.append)
+        assert not woken.wait(0.05)
+        assert (begun, helpers.backlog) == ([], 3)
+    until(lambda: not helpers.backlog, helpers.deliver)
+    assert (begun, results) == ([0, 1, 2], [None] * 3)
+    helpers.close()
 
 
 def test_where_no_thread_can_be_started_the_work_is_given_back_undone(monkeypatch):

@@ -29,6 +29,12 @@ PATIENCE = 5.0
 _HELD_PAUSE = 1.0
 # Seconds between two looks at a worker without a pidfd.
 _LOOK = 0.05
+# Evidence begins late where many expire at once, and has this part of its time then.
+_LEAST_EVIDENCE = 0.1
+# More workers than these at once need time to be signalled: seconds for each, and which part of the whole at most.
+_FEW = 16
+_A_SIGNAL = 0.002
+_MOST_ROOM = 0.6
 
 _OF_OUTCOME = {
     Outcome.GONE: Event.DIED,
@@ -58,6 +64,7 @@ class Member:
         policy: how it is to be ended.
         deadline: of the first of these timers, monotonic seconds.
         late: seconds behind it at which the worker was judged.
+        signal_at: when it is signalled, whatever evidence there is, monotonic seconds; earlier if many are.
         steps: what was done, each with its instant (monotonic seconds).
         outcome: see `unhang.report.model.Worker`.
         signals: those that were sent to end it, in order.
@@ -69,6 +76,7 @@ class Member:
     policy: Policy
     deadline: float = 0.0
     late: float = 0.0
+    signal_at: float = math.inf
     stage: Stage = Stage.WATCHED
     since: float = 0.0  # when its time began, monotonic seconds
     until: float = math.inf  # the end of the stage, without what it gets back
@@ -181,7 +189,8 @@ class Escalations:
         if action in _SETTLED:
             self._settle(action, member, now)
         elif action is Action.GATHER:
-            _takes(member, now, member.policy.evidence)
+            _takes(member, now, _time_for_evidence(member, now))
+            member.signal_at = member.until
             self._surgeon.gather(member)
         elif action is Action.RECHECK:
             return self._recheck(member)
@@ -286,6 +295,16 @@ class Escalations:
         """When the time of its stage is over: while the watchdog was away, the worker may have been, too."""
         return self._credits.moved(member.since, member.until)
 
+    def make_room(self) -> list[Member]:
+        """End the time for evidence early enough for all signals to be sent in time; returns whom that is about."""
+        gathering = [member for member in self._members if member.stage is Stage.EVIDENCE]
+        if len(gathering) <= _FEW:
+            return []
+        for member in gathering:
+            room = min(len(gathering) * _A_SIGNAL, member.policy.evidence * _MOST_ROOM)
+            member.until = min(member.until, member.signal_at - room)
+        return gathering
+
     def wait_time(self) -> float:
         """Seconds to wait, at most, before the next `turn`."""
         now = self._clock.now()
@@ -322,6 +341,13 @@ class Escalations:
 def _takes(member: Member, now: float, seconds: float) -> None:
     """From now on, its stage lasts so long."""
     member.since, member.until = now, now + seconds
+
+
+def _time_for_evidence(member: Member, now: float) -> float:
+    """Counted from the deadline, as the promise is; a worker that was held, or came late, has all of the time."""
+    whole = member.policy.evidence
+    late = now - member.deadline
+    return whole if not 0 <= late <= whole else max(whole - late, whole * _LEAST_EVIDENCE)
 
 
 def _event_of(outcome: Outcome, member: Member) -> Event:

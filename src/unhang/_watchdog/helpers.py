@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -30,11 +31,36 @@ class Helpers:
         self._done: queue.SimpleQueue[tuple[Callable[[Any], None], Any]] = queue.SimpleQueue()
         self._threads = 0
         self._under_way = 0
+        self._is_holding = False
+        self._held: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
 
     def submit(self, task: Callable[[], Any], done: Callable[[Any], None]) -> None:
         """Have ``task()`` done; ``done(result)`` is called by `deliver`, with None if it raised or was not done."""
         self._under_way += 1
-        if self._under_way > self._threads < self._most and self._start():
+        if self._is_holding:
+            self._held.append((task, done))
+        else:
+            self._put(task, done)
+
+    @property
+    def backlog(self) -> int:
+        """How many tasks have been given to them whose results were not delivered yet."""
+        return self._under_way
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Begin what is given to them at the end of this: they take the interpreter from the loop, switch by switch."""
+        self._is_holding = True
+        try:
+            yield
+        finally:
+            self._is_holding = False
+            held, self._held = self._held, []
+            for task, done in held:
+                self._put(task, done)
+
+    def _put(self, task: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        if self._threads < min(self._under_way, self._most) and self._start():
             self._threads += 1
         if self._threads:
             self._tasks.put((task, done))

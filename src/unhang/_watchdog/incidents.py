@@ -34,6 +34,10 @@ _FRESH = 0.5
 _NEAR = 3.0
 # A worker is quiet when it has done nothing for this part of the time that the expired block has been running.
 _QUIET = 0.5
+# Seconds that evidence takes at least, and those before the signals at which no more is begun in a crowd.
+_LEAST = 0.02
+_BEFORE = 0.1
+_NO_TIME = "no time was left for it: too many workers expired at once"
 
 
 class Incidents:
@@ -88,7 +92,7 @@ class Incidents:
             self._gathered(member)
         incident = self._incident_of(member.watched, member.timers)
         seen = self._see(incident, member.watched, member.timers)
-        seen.member, seen.expired = member, True
+        seen.member, seen.expired, seen.until = member, True, math.inf
         self._look_into(incident, seen, gentle=False)
         self._look_into_others(incident)
         self._check(incident)
@@ -175,10 +179,23 @@ class Incidents:
         seen.in_report = incident.waited = False
 
         def task() -> Evidence:
-            budget = max(0.0, until - self._clock.now())
+            budget = max(0.0, min(until, seen.until) - self._clock.now())
+            if budget < _LEAST and seen.until < math.inf:
+                return Evidence(without=(_NO_TIME,))
             return gather(subject, gentle=gentle, budget=budget, began=began, options=self._options)
 
         self._helpers.submit(task, functools.partial(self._found, incident, seen))
+
+    def hurry(self, members: Iterable[Member]) -> None:
+        """These are so many that their evidence has to be there earlier."""
+        untils = {id(member): member.until for member in members}
+        if not untils:
+            return
+        for incident in self._incidents:
+            for seen in incident.seen.values():
+                until = untils.get(id(seen.member), math.inf)
+                seen.until = min(seen.until, until - _BEFORE)
+                incident.until = min(incident.until, until)
 
     def _has_enough(self, incident: Incident, seen: Seen) -> bool:
         """Whether what was found is all that there is to find, and of this moment."""

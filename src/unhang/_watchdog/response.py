@@ -45,6 +45,8 @@ logger = logging.getLogger("unhang.watchdog")
 
 _MOST_HELPERS = 8
 _MOST_WRITERS = 2
+# Workers that are looked at before their deadlines, at once.
+_MOST_EARLY = 16
 # Seconds for which another thread waits until the loop says who is a worker.
 _FOR_LOOP = 0.5
 # A thread that waited for a processor for this part of the time is starved; and the seconds that this takes to tell.
@@ -195,8 +197,8 @@ class Response:
         first, _ = worker.timers.nearest(1)
         thread = first[0].thread if first else 0
         worker.turns = turns(worker.pid, thread, self._clock.now())
-        if not self._policy.evidence:
-            return
+        if not self._policy.evidence or self._helpers.backlog >= _MOST_EARLY:
+            return  # of a crowd, none has more evidence by that
 
         def seen(found: Look | None) -> None:
             worker.earlier = found
@@ -376,12 +378,16 @@ class Response:
 
     def turn(self) -> bool:
         """Behind each wait; True once a beat."""
-        beat = self.watch.turn()
-        if beat:
-            self.departures.tidy()
-        self._deliver()
-        self._escalations.turn()
-        self._incidents.turn()
+        with self._helpers.held(), self._writers.held():
+            beat = self.watch.turn()
+            self._incidents.hurry(self._escalations.make_room())
+            if beat:
+                self.departures.tidy()
+            # Signals come first, of many workers too; reports about those that had no time for evidence come behind.
+            self._escalations.turn()
+            self._deliver()
+            self._escalations.turn()
+            self._incidents.turn()
         return beat
 
     def _wait_while(self, condition: Callable[[], bool], until: float) -> None:

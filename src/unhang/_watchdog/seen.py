@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ class Seen:
         observed: whether it is never to be killed.
         expired: whether one of its timers has expired.
         departure: when it has left.
+        until: when its evidence has to be there, monotonic seconds, if that is earlier than for all of the incident.
     """
 
     watched: Watched
@@ -43,6 +45,7 @@ class Seen:
     gathering: int = 0
     again: bool = False
     in_report: bool = False
+    until: float = math.inf
     observed: bool = False
     expired: bool = False
     departure: Departure | None = None

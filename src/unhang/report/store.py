@@ -115,7 +115,7 @@ def check(directory: str) -> None:
             with _opened(str(path)):
                 pass
         there = next(each for each in (path, *path.parents) if os.path.lexists(each))
-        if there != path:
+        if there != path and there.is_dir():
             os.close(open_safely(str(there), follow=True))
     except UnsafePathError as error:
         raise ReportDirectoryError(directory, f"{error.strerror}; use one of your own") from error
