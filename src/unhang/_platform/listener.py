@@ -13,6 +13,7 @@ import threading
 from unhang._core.messages import LONGEST, MOST_DESCRIPTORS
 from unhang._core.page import PageError
 from unhang._platform.address import check_address
+from unhang._platform.descriptor import past_streams, socket_past_streams
 from unhang._platform.fork import close_in_child
 from unhang._platform.memfd import close_received
 from unhang._platform.socket_directory import make_fresh_directory, remove_fresh_directory
@@ -41,13 +42,13 @@ class Listener:
         status = os.stat(address)
         self._inode = status.st_dev, status.st_ino
         # Given up for a moment when there is no descriptor left to accept, and so turn away, a connection with.
-        self._reserve = os.open(os.devnull, os.O_RDONLY)
+        self._reserve = past_streams(os.open(os.devnull, os.O_RDONLY))
         close_in_child(self)
         self._owner = os.getpid()
 
     def _bound(self, mode: int) -> socket.socket:
         _remove_stale(self.address)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener = socket_past_streams(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         try:
             listener.bind(self.address)
             os.chmod(self.address, mode)
@@ -75,6 +76,7 @@ class Listener:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 self._turn_away()
             raise
+        peer = socket_past_streams(peer)
         peer.setblocking(False)
         return peer
 
@@ -85,7 +87,7 @@ class Listener:
             with contextlib.suppress(OSError):
                 self._socket.accept()[0].close()
         finally:
-            self._reserve = os.open(os.devnull, os.O_RDONLY)
+            self._reserve = past_streams(os.open(os.devnull, os.O_RDONLY))
 
     def close(self) -> None:
         """Stop listening, and remove the path if it is still ours. May be called twice."""
@@ -157,7 +159,11 @@ def receive(peer: socket.socket) -> tuple[bytes, list[int]]:
             received = array.array("i")
             received.frombytes(data[: len(data) - len(data) % received.itemsize])
             fds += received
-    if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+    sent, fds = fds, []
+    for fd in sent:
+        with contextlib.suppress(OSError):
+            fds.append(past_streams(fd))
+    if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC) or len(fds) < len(sent):
         for fd in fds:
             close_received(fd)
         if flags & socket.MSG_TRUNC:
