@@ -11,6 +11,7 @@ import stat
 import time
 from typing import Any
 
+from unhang._platform.descriptor import past_streams
 from unhang._platform.finalizer import finalizer
 from unhang._platform.fork import close_in_child
 from unhang._platform.waiter import Waiter
@@ -53,7 +54,7 @@ class Fifo:
     def _pin_down(self) -> None:
         """Hold the inode, whose number another file would get once it is gone; this opens neither end of the pipe."""
         if hasattr(os, "O_PATH"):
-            self._pin = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self._pin = past_streams(os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_pin": -1}
@@ -124,12 +125,12 @@ class FifoReader:
 
     def __init__(self, path: str, inode: tuple[int, int], waiter: Waiter) -> None:
         flags = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._fd = os.open(path, os.O_RDONLY | flags)
+        self._fd = past_streams(os.open(path, os.O_RDONLY | flags))
         if _identity(os.fstat(self._fd)) != inode:
             os.close(self._fd)
             raise NotOurPipeError(path, "not the pipe that was made there")
         # With a writer of our own the pipe never reports its end, which would make every wait return.
-        self._writer = os.open(path, os.O_WRONLY | flags)
+        self._writer = past_streams(os.open(path, os.O_WRONLY | flags))
         enlarge(self._fd)
         self._waiter = waiter
         waiter.watch(self._fd)
@@ -179,7 +180,7 @@ class FifoWriter(io.TextIOBase):
         self._path = path
         self._patience = patience
         self._fd = -1
-        self._fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._fd = past_streams(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
         kind = stat.S_IFMT(os.fstat(self._fd).st_mode)
         if kind != stat.S_IFIFO:
             self.close()

@@ -13,6 +13,7 @@ from unhang._core.messages import LONGEST, MOST_PAGES, MessageError, may_have_pa
 from unhang._core.page import PageError
 from unhang._platform import memfd
 from unhang._platform.address import check_address
+from unhang._platform.descriptor import past_streams, socket_past_streams
 from unhang._platform.disposal import Disposal
 from unhang._platform.fork import close_in_child
 from unhang._platform.socket_directory import make_fresh_directory, remove_fresh_directory
@@ -39,13 +40,13 @@ class Listener:
         status = os.stat(address)
         self._inode = status.st_dev, status.st_ino
         # Given up for a moment when there is no descriptor left to accept, and so turn away, a connection with.
-        self._reserve = os.open(os.devnull, os.O_RDONLY)
+        self._reserve = past_streams(os.open(os.devnull, os.O_RDONLY))
         close_in_child(self)
         self._owner = os.getpid()
 
     def _bound(self, mode: int) -> socket.socket:
         _remove_stale(self.address)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener = socket_past_streams(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         try:
             listener.bind(self.address)
             os.chmod(self.address, mode)
@@ -74,6 +75,7 @@ class Listener:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 self._turn_away(disposal)
             raise
+        peer = socket_past_streams(peer)
         peer.setblocking(False)
         return peer
 
@@ -91,7 +93,7 @@ class Listener:
         """Whether there is a descriptor for that; if not, a new one is tried."""
         if self._reserve < 0:
             with contextlib.suppress(OSError):
-                self._reserve = os.open(os.devnull, os.O_RDONLY)
+                self._reserve = past_streams(os.open(os.devnull, os.O_RDONLY))
         return self._reserve >= 0
 
     def close(self) -> None:
@@ -177,6 +179,8 @@ def _look_at_pages(peer: socket.socket, disposal: Disposal) -> list[int]:
             raise PageError("it was sent, but not received: the watchdog is short of descriptors (ulimit -n)")
         raise PageError(f"a message has {MOST_PAGES} pages at most")
     try:
+        for number, fd in enumerate(fds):
+            fds[number] = past_streams(fd)
         for fd in fds:
             memfd.check_sealed(fd)
     except BaseException:

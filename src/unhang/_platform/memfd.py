@@ -6,8 +6,10 @@ import errno
 import fcntl
 import mmap
 import os
+import sys
 
 from unhang._core.page import LARGEST_PAGE, SMALLEST_PAGE, PageError
+from unhang._platform.descriptor import STREAMS, past_streams, streams_of
 
 # Bytes for the stacks that a worker writes down itself: a hundred threads have some 40 KiB.
 STACKS_SIZE = 64 * 1024
@@ -26,11 +28,9 @@ def create(size: int) -> tuple[int, mmap.mmap]:
     Raises:
         OSError: there is none to be had, or this process is short of descriptors.
     """
-    fd = os.memfd_create("unhang-page", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd = _sealed("unhang-page", size)
     try:
-        os.ftruncate(fd, size)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-        return fd, mmap.mmap(fd, size)
+        return fd, _map(fd, size)
     except BaseException:
         os.close(fd)
         raise
@@ -48,14 +48,37 @@ def create_stack_file() -> int:
     Raises:
         OSError: as for `create`.
     """
-    fd = os.memfd_create("unhang-stacks", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    return _sealed("unhang-stacks", STACKS_SIZE)
+
+
+def _sealed(name: str, size: int) -> int:
+    fd = past_streams(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
     try:
-        os.ftruncate(fd, STACKS_SIZE)
+        os.ftruncate(fd, 0)  # of what another thread printed before it was past the streams
+        os.ftruncate(fd, size)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     except BaseException:
         os.close(fd)
         raise
     return fd
+
+
+if sys.version_info >= (3, 13):
+
+    def _map(fd: int, size: int, prot: int = mmap.PROT_READ | mmap.PROT_WRITE) -> mmap.mmap:
+        return mmap.mmap(fd, size, prot=prot, trackfd=False)
+
+else:
+
+    def _map(fd: int, size: int, prot: int = mmap.PROT_READ | mmap.PROT_WRITE) -> mmap.mmap:
+        """Map it. The copy of the descriptor that Python keeps with each mapping is no standard stream either."""
+        made = [mmap.mmap(fd, size, prot=prot)]
+        while len(made) <= len(STREAMS) and streams_of(fd) == len(made):
+            made.append(mmap.mmap(fd, size, prot=prot))
+        memory = made.pop()
+        for one in made:
+            one.close()
+        return memory
 
 
 def to_read(fd: int) -> int:
@@ -64,7 +87,7 @@ def to_read(fd: int) -> int:
     Raises:
         OSError: there is none to be had, or no procfs.
     """
-    return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    return past_streams(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC))
 
 
 def map_to_read(fd: int) -> mmap.mmap:
@@ -73,7 +96,7 @@ def map_to_read(fd: int) -> mmap.mmap:
     Raises:
         OSError, ValueError: it cannot be mapped.
     """
-    return mmap.mmap(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ)
+    return _map(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ)
 
 
 def check_sealed(fd: int) -> int:
@@ -112,6 +135,6 @@ def map_sealed(fd: int) -> mmap.mmap:
     """
     size = check_sealed(fd)
     try:
-        return mmap.mmap(fd, size)
+        return _map(fd, size)
     except (OSError, ValueError) as error:
         raise PageError(f"it cannot be mapped: {error}") from None

@@ -18,6 +18,7 @@ import sys
 
 from unhang._core.rules import Facts, Me
 from unhang._platform.credentials import peer_credentials
+from unhang._platform.descriptor import past_streams
 from unhang._platform.finalizer import finalizer
 
 LINUX = sys.platform == "linux"
@@ -212,7 +213,7 @@ class ProcessHandle:
             return None  # of a pid namespace that we do not see into
         try:
             # Linux 6.5: the pidfd of the very process that connected.
-            fd = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+            fd = past_streams(peer.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD))
         except OSError:
             handle = cls.open(pid)
             if handle is not None and _has_hung_up(peer):
@@ -239,7 +240,7 @@ class ProcessHandle:
     def copy(self) -> ProcessHandle:
         """The same process, with a descriptor of its own, or without one where they run short."""
         try:
-            fd = os.dup(self.fd) if self.fd >= 0 else -1
+            fd = past_streams(os.dup(self.fd)) if self.fd >= 0 else -1
         except OSError:
             fd = -1
         return ProcessHandle(self.pid, self.start_time, fd)
@@ -301,7 +302,7 @@ def _open_pidfd(pid: int) -> int:
     if not hasattr(os, "pidfd_open"):
         return -1
     try:
-        fd = os.pidfd_open(pid)
+        fd = past_streams(os.pidfd_open(pid))
     except (ProcessLookupError, ValueError):
         raise
     except OSError as error:

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from unhang._platform.descriptor import past_streams
 from unhang._platform.fifo import enlarge, read_available, write_patiently
 from unhang._platform.finalizer import finalizer
 from unhang._platform.fork import close_in_child
@@ -71,7 +72,7 @@ def make_room(queue: Any) -> None:
 def _open_again(fd: int, flags: int) -> int:
     """The same pipe through a file description of our own, so that not blocking is our affair alone."""
     try:
-        return os.open(f"/proc/self/fd/{fd}", flags | os.O_NONBLOCK | os.O_CLOEXEC)
+        return past_streams(os.open(f"/proc/self/fd/{fd}", flags | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError as error:
         raise UnsupportedQueueError(f"its pipe cannot be opened again: {error}") from error
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 
+from unhang._platform.descriptor import pipe_past_streams
+
 # Bytes that are kept.
 _KEPT = 4096
 _CHUNK = 65536
@@ -19,7 +21,7 @@ class Tail:
     """
 
     def __init__(self) -> None:
-        self._reader, self._writer = os.pipe()
+        self._reader, self._writer = pipe_past_streams()
         status = os.fstat(self._writer)
         self._pipe = status.st_dev, status.st_ino
         self._kept = b""

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from unhang._core.family import Family, Kin, Reading, Row
 from unhang._core.pid_circle import Mark
 from unhang._core.rules import Facts
+from unhang._platform.descriptor import past_streams
 from unhang._platform.process import ProcessHandle, me
 from unhang._platform.table import circle, mark, read_all, read_some, row_of
 
@@ -336,7 +337,7 @@ def _duplicate(handle: ProcessHandle) -> ProcessHandle:
     fd = -1
     if handle.fd >= 0:
         with contextlib.suppress(OSError):  # of descriptors it may be short: the start time does
-            fd = os.dup(handle.fd)
+            fd = past_streams(os.dup(handle.fd))
     return ProcessHandle(handle.pid, handle.start_time, fd)
 
 

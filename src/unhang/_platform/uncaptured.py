@@ -10,6 +10,8 @@ import os
 import stat
 import sys
 
+from unhang._platform.descriptor import past_streams
+
 _STDERR = 2
 
 
@@ -24,8 +26,8 @@ def open_stderr() -> int | None:
     try:
         for fd in _put_aside():
             if not _is_hidden(fd):
-                return os.dup(fd)
-        return os.open("/dev/tty", os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
+                return past_streams(os.dup(fd))
+        return past_streams(os.open("/dev/tty", os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC))
     except OSError:
         return None
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from unhang._platform.descriptor import is_stream, pipe_past_streams
 from unhang._platform.finalizer import finalizer
 from unhang._platform.fork import close_in_child
 
@@ -18,6 +19,17 @@ _OVERSHOOT = 0.00015
 # Seconds before its end at which a wait rehearses what comes behind it, and how many it must still have for it then.
 _AHEAD = 0.003
 _ENOUGH = 0.001
+
+
+def _selector() -> selectors.BaseSelector:
+    """One whose own descriptor, where it has one, is no standard stream: see `unhang._platform.descriptor`."""
+    made = [selectors.DefaultSelector()]
+    while hasattr(made[-1], "fileno") and is_stream(made[-1].fileno()):
+        made.append(selectors.DefaultSelector())
+    selector = made.pop()
+    for one in made:
+        one.close()
+    return selector
 
 
 class _Repeated(NamedTuple):
@@ -78,8 +90,8 @@ class Waiter:
 
     def _open(self) -> selectors.BaseSelector:
         """Open what this process waits with."""
-        selector = selectors.DefaultSelector()
-        self._woken, waker = os.pipe()
+        selector = _selector()
+        self._woken, waker = pipe_past_streams()
         for fd in (self._woken, waker):
             os.set_blocking(fd, False)
         selector.register(self._woken, selectors.EVENT_READ)

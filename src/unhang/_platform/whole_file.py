@@ -9,6 +9,8 @@ import secrets
 import time
 from collections.abc import Callable
 
+from unhang._platform.descriptor import past_streams
+
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 # Seconds, after which a file that was never finished is nobody's any more.
 _STALE = 3600.0
@@ -28,7 +30,7 @@ def write_whole(directory: int, name: str, document: bytes, *, unfinished: str, 
         OSError: it cannot be written; nothing is left of it, and what it would replace is still there.
     """
     temporary = f"{unfinished}-{secrets.token_hex(8)}.tmp"
-    descriptor = os.open(temporary, _NEW, 0o600, dir_fd=directory)
+    descriptor = past_streams(os.open(temporary, _NEW, 0o600, dir_fd=directory))
     try:
         try:
             rest = memoryview(document)

@@ -13,7 +13,7 @@ from unhang._core.messages import LONGEST, MessageError, clock_of, refusal
 from unhang._platform import ptracer
 from unhang._platform.address import check_address
 from unhang._platform.credentials import peer_credentials
-from unhang._platform.descriptor import Descriptor
+from unhang._platform.descriptor import Descriptor, past_streams, socket_past_streams
 from unhang.errors import AddressError
 
 # Seconds between two attempts to connect to a watchdog whose queue of connections is full.
@@ -64,7 +64,7 @@ class Connection:
         give_up = time.monotonic() + patience
         self.stack_file = -1
         try:
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._socket = socket_past_streams(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         except OSError as error:
             raise NotWatchedError(_reason(error)) from error
         try:
@@ -125,7 +125,7 @@ class Connection:
             if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
                 sender = _CREDENTIALS.unpack(data)[0]
             elif level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                self.stack_file = array.array("i", data)[0]
+                self.stack_file = past_streams(array.array("i", data)[0])
         return answer, sender
 
     def _send(self, message: bytes, pages: Sequence[int] = ()) -> None:

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 
-from unhang._platform.descriptor import Descriptor
+from unhang._platform.descriptor import Descriptor, pipe_past_streams, socket_past_streams
 from unhang._platform.own_process import command
 from unhang._platform.socket_directory import make_fresh_directory, new_address, remove_fresh_directory
 from unhang._platform.uncaptured import open_stderr
@@ -67,12 +67,12 @@ def _launch(address: str) -> None:
 
     global _owned  # noqa: PLW0603 - one for a process
     try:
-        ours, theirs = os.pipe()  # the watchdog holds the reading end: it ends when the writing end is closed
+        ours, theirs = pipe_past_streams()  # the watchdog holds the reading end: it ends when the writing end is closed
     except OSError as error:
         raise NotSupportedError(_WHAT, f"it cannot be started: {error}") from error
     try:
         make_fresh_directory(address)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        with socket_past_streams(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)) as listener:
             listener.bind(address)
             os.chmod(address, 0o600)  # noqa: PTH101 - pathlib is not loaded otherwise
             listener.listen(socket.SOMAXCONN)

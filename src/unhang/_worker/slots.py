@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 import weakref
-from _thread import RLock, get_native_id
+from _thread import RLock, get_ident, get_native_id
 
-from unhang._core.page import LARGEST_PAGE, MOST_TIMERS, SMALLEST_PAGE, PageWriter, label
+from unhang._core.page import (
+    DEADLINE,
+    LARGEST_PAGE,
+    MOST_TIMERS,
+    NEVER,
+    SLOT_BYTES,
+    SMALLEST_PAGE,
+    THREAD,
+    PageWriter,
+    label,
+)
 from unhang._worker import implementation
+from unhang._worker.slot import UNWATCHED
 from unhang.errors import TooManyTimersError
 
 TYPE_CHECKING = False
@@ -55,6 +68,8 @@ if TYPE_CHECKING:
             """As `new_page`, for durations, if this process learns them; None if there is no memory to be had."""
 
 
+# Seconds that the end of the interpreter waits for a thread that is finding a watchdog.
+_LAST_PATIENCE = 1.0
 # Scopes that a program makes up as it goes are forgotten when there are so many.
 _MOST_SITES = 4096
 
@@ -80,6 +95,7 @@ class Slots:
         self._made_of = made_of
         self._pupils = _pupils(self, made_of) if learn else None
         self._starting: Starting | None = None
+        self._ends_in: int | None = None  # the thread that ends the interpreter, as soon as it does
         self.sites: dict[object, SiteBase] = {}
         self._lock = RLock()
         self._begin()
@@ -156,8 +172,12 @@ class Slots:
     def _take(self, site: SiteBase) -> SlotBase:
         while True:
             with self._lock:
+                if self._ends_in not in (None, get_ident()):
+                    return self._unwatched(site)
                 pages = self._pages
                 free = site.free if self._starting is None else self._starting.free_of(site)
+                if self._ends_in is not None:
+                    free = self._retired  # no other thread is to find it where it is given back
                 slot: SlotBase = self._made_of.Slot(free, self._spare)
                 self._living.add(slot)
                 # From here on no place is without an owner: a signal handler that raises loses none.
@@ -175,6 +195,14 @@ class Slots:
                     self._pupils.add(site)
                 if pages is self._pages:
                     return slot
+
+    def _unwatched(self, site: SiteBase) -> SlotBase:
+        """A slot for one block of a thread that may stop at any instruction."""
+        slot: SlotBase = self._made_of.Slot([], [])
+        slot.put(memoryview(bytearray(SLOT_BYTES)).cast("q"), UNWATCHED)
+        slot.cell[DEADLINE] = NEVER
+        label(slot.cell, site.label, site.after, ending=site.ending, pretimeout=site.pretimeout)
+        return slot
 
     def _label(self, cell: memoryview, site: SiteBase) -> None:
         """Give a slot to a site. Which thread will use it is not known, but it is mostly the one that asks."""
@@ -285,6 +313,30 @@ class Slots:
         finally:
             self._lock.release()
 
+    def end(self) -> None:
+        """The interpreter ends: from here on timers of other threads than this one are not watched.
+
+        These are daemons, which Python stops wherever they are, so that they can never leave their blocks. Their armed
+        timers go on unwatched, and so do those that they arm as long as they still run. This thread, in which exit
+        handlers and finalizers run, goes on as before. In plain Python it is not known which thread has armed a timer:
+        timers that this one has armed before go on unwatched, too, but not those that it arms from here on.
+        """
+        if len(sys._current_frames()) == 1 or not self._lock.acquire(timeout=_LAST_PATIENCE):
+            return
+        try:
+            self._ends_in = get_ident()
+            is_known = hasattr(self._made_of, "LAYOUT")  # see `unhang._core.page`: the compiled one says which thread
+            ours = get_native_id()
+            for slot in list(self._living):
+                if not hasattr(slot, "cell"):
+                    continue
+                if not (is_known and slot.cell[DEADLINE] < NEVER and slot.cell[THREAD] == ours):
+                    slot.cut_off(is_ours=True)
+            for site in list(self.sites.values()):
+                site.free = []
+        finally:
+            self._lock.release()
+
     def after_fork(self) -> None:
         """In a forked child: nothing of the parent's is touched."""
         self._lock = RLock()  # a thread may hold the old one that is not there any more
@@ -330,3 +382,13 @@ def _after_fork(all_slots: Iterable[Slots]) -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _after_fork(_all_slots))
+
+
+def _end(all_slots: Iterable[Slots]) -> None:
+    for slots in list(all_slots):
+        slots.end()
+
+
+# Threads that are no daemons have been waited for by then. Exit handlers run in the reverse of the order in which they
+# were registered: those of modules that came later run before this one, when daemons still run.
+atexit.register(_end, _all_slots)

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from unhang._platform.descriptor import hold_streams
 from unhang._platform.limits import raise_file_limit
 from unhang._platform.logs import log_to_stderr
 from unhang._platform.process import ProcessHandle
@@ -37,6 +38,7 @@ def main(address: str, listener: int, lifeline: int, owner: int) -> None:
         lifeline: a descriptor that ends when the owner exits or lets go.
         owner: its pid.
     """
+    hold_streams()
     log_to_stderr()
     raise_file_limit()
     for number in _IGNORED:

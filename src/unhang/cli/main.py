@@ -13,6 +13,7 @@ import click
 import unhang
 from unhang._core.texts import escaped
 from unhang._platform import dispositions, passing
+from unhang._platform.descriptor import hold_streams
 from unhang._worker.implementation import WHY
 from unhang.errors import UnhangError
 
@@ -94,6 +95,7 @@ def _with_suggestion(error: click.ClickException) -> click.ClickException:
 
 def main() -> None:
     """Run the command; exits with 125 when unhang fails, and says why in one line."""
+    hold_streams()
     for stream in (sys.stdout, sys.stderr):
         # Names of blocks may hold what a terminal cannot show.
         if isinstance(stream, io.TextIOWrapper):

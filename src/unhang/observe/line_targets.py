@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 from typing import Protocol
 
+from unhang._platform.descriptor import past_streams
 from unhang._platform.line_writer import LineWriter
 from unhang.errors import UnhangError
 
@@ -79,7 +80,7 @@ class Stream:
     def __init__(self, name: str, fd: int) -> None:
         self.name = name
         try:
-            self._fd = os.dup(fd)
+            self._fd = past_streams(os.dup(fd))
         except OSError as error:
             raise EventsError(name, "it is closed") from error
         self._writer = LineWriter(self._fd)
@@ -169,7 +170,7 @@ def _open(path: str) -> int:
         if os.path.lexists(path):
             # Before it is opened, which alone may have consequences if it is a device.
             _check(path, os.lstat(path))
-        fd = os.open(path, _FLAGS, 0o600)
+        fd = past_streams(os.open(path, _FLAGS, 0o600))
     except EventsError:
         raise
     except OSError as error:

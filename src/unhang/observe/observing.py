@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unhang._core.histogram import Durations
+from unhang._platform.descriptor import hold_streams
 from unhang._platform.limits import raise_file_limit
 from unhang._platform.logs import log_to_stderr
 from unhang.errors import UnhangError
@@ -114,6 +115,7 @@ def _learner(path: str, *, again: bool) -> Learner:
 
 def main(told: dict[str, Any]) -> None:
     """Observe, until the lifeline ends."""
+    hold_streams()
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
