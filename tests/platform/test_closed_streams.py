@@ -73,9 +73,12 @@ SHARED = (
     + """
 import unhang
 server = unhang.SharedTimerServer(sys.argv[2] + "/sock", report_dir=sys.argv[2] + "/reports")
-server.start()
-pid = os.fork()
-if not pid:
+pid = os.fork()  # before the server's thread makes descriptors: a copy of one that is on its way would stay
+if pid:
+    server.start()
+else:
+    while not os.path.exists(server.address):
+        os.sched_yield()
     unhang.configure(unhang.SharedTimerClient(server.address))
     with unhang.expires(60):
         say(os.getppid())
