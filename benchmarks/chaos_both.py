@@ -83,7 +83,8 @@ def _step_clock(_server: Any, seconds: float) -> None:
     def stepped() -> float:
         return clock() + seconds
 
-    mock.patch("time.time", stepped).start()
+    for name in ("time.time", "unhang._core.real_time.time"):
+        mock.patch(name, stepped).start()
 
 
 def nested_timers(stage: Stage) -> Outcome:

@@ -107,7 +107,8 @@ def _step_clock(_server: Any, seconds: float) -> None:
     def stepped() -> float:
         return clock() + seconds
 
-    mock.patch("time.time", stepped).start()
+    for name in ("time.time", "unhang._core.real_time.time"):
+        mock.patch(name, stepped).start()
 
 
 def _hold_while_clock_steps(stage: Stage, seconds: float, after: float, pipe: Connection) -> None:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import abc
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar
 
+from unhang._core import real_time as time
 from unhang._platform.loop_thread import LoopThread
 from unhang._worker.choose import configure, current_client, expires
 from unhang._worker.client import SharedTimerClient

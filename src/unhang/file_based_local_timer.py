@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from unhang._core import real_time as time
 from unhang._core.lines import LineSplitter
 from unhang._core.requests import MalformedRequestError
 from unhang._file_timer_client import PIPE_BUF, FileTimerClient, FileTimerRequest, _retry

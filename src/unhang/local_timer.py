@@ -15,12 +15,12 @@ import os
 import pickle
 import signal
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
+from unhang._core import real_time as time
 from unhang._core.clock import SystemClock, WallTime
 from unhang._core.frames import FrameSplitter, embedded, frame, payload_of
 from unhang._core.pickled_requests import KeptFrames, Parser, instant

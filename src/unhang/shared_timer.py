@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from unhang._core import real_time as time
 from unhang._core.escalation import Policy
 from unhang._core.page import NEVER
 from unhang._platform.children import shows_our_processes

@@ -14,6 +14,7 @@ import pytest
 import unhang
 import workers
 from support import descriptors, forever, until
+from unhang._core import real_time
 from unhang.errors import NotOurPipeError, PipeFullError, RequestTooLargeError
 
 
@@ -227,6 +228,7 @@ def test_a_clock_step_while_a_request_waits_in_the_turn_changes_nothing(file_ser
     )
     requests = file_server._read_requests(reader)
     real = time.time
+    monkeypatch.setattr(real_time, "time", lambda: real() + 3600)
     monkeypatch.setattr(time, "time", lambda: real() + 3600)
     file_server.register_timers(requests)
     assert file_server.get_expired_timers(file_server._watch.wall.read()) == {}
@@ -257,6 +259,7 @@ def test_a_clock_step_between_sending_and_receiving_kills_nobody(file_server, pi
     client = unhang.FileTimerClient(pipe_path)
     real = time.time
     client._send_request(unhang.FileTimerRequest(worker.pid, "before", real() + 60, 9))
+    monkeypatch.setattr(real_time, "time", lambda: real() + step)
     monkeypatch.setattr(time, "time", lambda: real() + step)
     file_server._run_watchdog(reader)
     assert file_server._timers.next_deadline() > time.monotonic() + 30

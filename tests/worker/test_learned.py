@@ -345,7 +345,7 @@ def test_a_client_of_the_timer_contract_gets_seconds(monkeypatch):
         def release(self, scope_id):
             pass
 
-    monkeypatch.setattr("time.time", lambda: 1000.0)
+    monkeypatch.setattr("unhang._core.real_time.time", lambda: 1000.0)
     with unhang.expires(unhang.learned(maximum=10, startup=100), "step", Client()):
         assert asked == [1100.0]
 

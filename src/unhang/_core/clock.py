@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Protocol
+
+from unhang._core import real_time as time
 
 
 class Clock(Protocol):

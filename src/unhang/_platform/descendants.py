@@ -13,10 +13,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from unhang._core import real_time as time
 from unhang._platform import pyspy, servants
 from unhang._platform.children import own_children
 from unhang._platform.process import ProcessHandle

@@ -8,9 +8,9 @@ import logging
 import os
 import select
 import stat
-import time
 from typing import Any
 
+from unhang._core import real_time as time
 from unhang._platform.descriptor import past_streams
 from unhang._platform.finalizer import finalizer
 from unhang._platform.fork import close_in_child

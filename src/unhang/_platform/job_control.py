@@ -12,8 +12,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 
+from unhang._core import real_time as time
 from unhang._platform.descendants import running
 
 _BACKGROUND = (signal.SIGTTIN, signal.SIGTTOU)

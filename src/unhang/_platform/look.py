@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
 from dataclasses import dataclass
 
+from unhang._core import real_time as time
 from unhang._platform import syscalls
 from unhang._platform.process import _read
 

@@ -14,9 +14,9 @@ import subprocess
 import sys
 import sysconfig
 import threading
-import time
 from typing import IO
 
+from unhang._core import real_time as time
 from unhang._platform.process import _read
 
 _LARGEST_OUTPUT = 4 << 20

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Callable
 
+from unhang._core import real_time as time
 from unhang._platform.process import _read
 
 SIZE = 1 << 16

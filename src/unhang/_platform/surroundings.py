@@ -11,10 +11,10 @@ import os
 import socket
 import stat
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from unhang._core import real_time as time
 from unhang._platform.process import _read
 from unhang._platform.source_lines import read_place
 

@@ -20,10 +20,10 @@ import os
 import resource
 import select
 import signal
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from unhang._core import real_time as time
 from unhang._core.family import Family, Kin, Reading, Row
 from unhang._core.pid_circle import Mark
 from unhang._core.rules import Facts

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from unhang._core import real_time as time
 from unhang._platform.descriptor import is_stream, pipe_past_streams
 from unhang._platform.finalizer import finalizer
 from unhang._platform.fork import close_in_child

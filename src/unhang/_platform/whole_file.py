@@ -6,9 +6,9 @@ import contextlib
 import os
 import re
 import secrets
-import time
 from collections.abc import Callable
 
+from unhang._core import real_time as time
 from unhang._platform.descriptor import past_streams
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)

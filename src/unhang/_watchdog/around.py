@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable
 
+from unhang._core import real_time as time
 from unhang._core.texts import escaped
 from unhang._platform import surroundings, waits
 from unhang._platform.look import ThreadLook

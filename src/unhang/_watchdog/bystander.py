@@ -9,13 +9,13 @@ import os
 import secrets
 import socket
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from unhang._core import real_time as time
 from unhang._platform.process import ProcessHandle
 from unhang._verdict.culprit import judge
 from unhang._watchdog.evidence import Subject, gather

@@ -11,7 +11,6 @@ import os
 import secrets
 import socket
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from typing import Protocol
 
 from msgspec import structs
 
+from unhang._core import real_time as time
 from unhang._platform.look import name_of
 from unhang._platform.process import ProcessHandle
 from unhang._verdict import command as verdicts

@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
 
+from unhang._core import real_time as time
 from unhang._platform import pyspy
 from unhang._platform.look import Look, ThreadLook, command, look, name_of
 from unhang._platform.patience import within

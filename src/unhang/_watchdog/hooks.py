@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable
 
+from unhang._core import real_time as time
 from unhang.report.model import Report
 
 logger = logging.getLogger("unhang.watchdog")

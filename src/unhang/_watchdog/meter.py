@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from unhang._core import real_time as time
 
 # Seconds of which the longest turn is remembered, at least; twice as many at most.
 _WINDOW = 60.0

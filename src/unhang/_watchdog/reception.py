@@ -10,9 +10,9 @@ import os
 import resource
 import signal
 import socket
-import time
 from dataclasses import dataclass, field
 
+from unhang._core import real_time as time
 from unhang._core.durations import MOST_DURATIONS, is_of_durations
 from unhang._core.messages import (
     KICK,

@@ -10,11 +10,11 @@ import functools
 import logging
 import queue
 import signal
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
+from unhang._core import real_time as time
 from unhang._core.clock import Clock, SystemClock
 from unhang._core.escalation import Event, Policy
 from unhang._core.page import parse_ending

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import signal
-import time
 from collections.abc import Callable
 
 import msgspec
 
+from unhang._core import real_time as time
 from unhang._platform import pyspy, source_lines, stack_signal, symbols
 from unhang._platform.look import Look
 from unhang._platform.patience import within

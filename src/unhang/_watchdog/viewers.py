@@ -7,12 +7,12 @@ its own processor time. It belongs to the server's loop.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
 
+from unhang._core import real_time as time
 from unhang._core.messages import MOST_DESCRIPTORS, MessageError
 from unhang._core.texts import error_described
 from unhang._platform.descriptor import OwnFd

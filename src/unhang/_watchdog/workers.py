@@ -6,10 +6,10 @@ import functools
 import logging
 import select
 import signal
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from unhang._core import real_time as time
 from unhang._core.rules import refuse_group, refuse_number
 from unhang._platform.group import GroupHandle
 from unhang._platform.process import ProcessHandle, me

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from time import monotonic_ns
-
+from unhang._core.real_time import monotonic_ns
 from unhang._worker.heart import HeartbeatBase
 from unhang._worker.slot import SiteBase, SlotBase, warn_of_dropped_timer
 from unhang._worker.timer import TimerBase

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
 
+from unhang._core import real_time as time
 from unhang._platform.finalizer import finalizer
 from unhang._worker.flags import says_no
 from unhang._worker.implementation import CHOSEN, Timer

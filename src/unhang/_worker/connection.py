@@ -6,9 +6,9 @@ import array
 import os
 import socket
 import struct
-import time
 from collections.abc import Sequence
 
+from unhang._core import real_time as time
 from unhang._core.messages import LONGEST, MessageError, clock_of, refusal
 from unhang._platform import ptracer
 from unhang._platform.address import check_address

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import time
 from _thread import RLock
 from collections.abc import Callable, Sequence
 from mmap import mmap
 
+from unhang._core import real_time as time
 from unhang._core.identity import of_environment
 from unhang._core.messages import KICK, OBSERVE, PAGE, WAS_LOST, hello
 from unhang._core.page import PageWriter
