@@ -37,7 +37,10 @@ CLASSES = tuple(each.value for each in HangClass)
 _USUAL = ("SIGTERM", "SIGKILL")
 ENDINGS = ("ended", "unkillable")
 # What a watchdog says that it has dropped; from 0 on as well.
-DROPPED = ("bad message", "descriptors", "messages", "refused", "silent connections", "worker not identified")
+DROPPED = (
+    "bad message", "connections to close", "damaged page", "descriptors", "messages", "refused", "silent connections",
+    "worker not identified",
+)  # fmt: skip
 # Kinds of what the watchdog drops that are told apart, besides ``other``.
 _MOST_KINDS = 32
 
