@@ -353,3 +353,53 @@ def test_threads_that_enter_their_first_blocks_together_have_one_client(plain):
     """
     done = run(code, UNHANG_ADDRESS="/nowhere/watchdog.sock", UNHANG_PURE=plain)
     assert done.returncode == 0, done.stderr
+
+
+AGAIN = """
+    import os, subprocess, sys, time
+    import unhang
+
+    unhang.configure()
+    if len(sys.argv) == 1:
+        left_behind = os.environ["UNHANG_ADDRESS"]
+        unhang.configure(None)  # its watchdog ends
+        while os.path.exists(left_behind):
+            time.sleep(0.01)
+        os.environ["UNHANG_ADDRESS"] = left_behind
+        os.execv(sys.executable, [sys.executable, "-c", sys.orig_argv[2], "again"])
+    print(os.environ["UNHANG_ADDRESS"])
+    with unhang.expires(0.2):
+        time.sleep(20)
+"""
+
+
+def test_a_program_whose_watchdog_has_ended_with_the_one_before_it_has_another():
+    """A re-exec, or a child that outlives its launcher, inherits an address where nobody will listen again."""
+    done = run(AGAIN)
+    assert done.returncode == -signal.SIGTERM, done.stderr
+
+
+@pytest.mark.parametrize("name", ["of-1-0123abcd.sock", "watchdog-1-0123abcd.sock"])
+def test_an_address_that_was_made_for_one_run_is_forgotten_when_nobody_listens(name, tmp_path, monkeypatch):
+    """Whoever has listened there has gone, and is not started there again."""
+    tmp_path.chmod(0o700)
+    for path in (str(tmp_path / name), f"/nowhere/{name}"):
+        monkeypatch.setenv("UNHANG_ADDRESS", path)
+        choose._forget_stale_address()
+        assert "UNHANG_ADDRESS" not in os.environ
+
+
+def test_an_address_that_somebody_chose_or_listens_at_is_kept(tmp_path, monkeypatch):
+    """A watchdog of `unhang serve` may still come; one that is there is used."""
+    monkeypatch.setenv("UNHANG_ADDRESS", str(tmp_path / "serve.sock"))
+    choose._forget_stale_address()
+    assert os.environ["UNHANG_ADDRESS"] == str(tmp_path / "serve.sock")
+    tmp_path.chmod(0o700)
+    server = unhang.SharedTimerServer(str(tmp_path / "of-1-0123abcd.sock"))
+    server.start()
+    try:
+        monkeypatch.setenv("UNHANG_ADDRESS", server.address)
+        choose._forget_stale_address()
+        assert os.environ["UNHANG_ADDRESS"] == server.address
+    finally:
+        server.stop()

@@ -21,6 +21,7 @@ from unhang.errors import AddressError
 
 # Tried after $XDG_RUNTIME_DIR and the temporary directory: some are read-only, in containers for instance.
 _PARENTS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - owner and mode of what is made in them are checked
+_MADE = re.compile(r"[a-z]+-[0-9]+-[0-9a-f]{8}\.sock")
 # More entries of a parent are not looked through for fresh directories.
 _MOST_ENTRIES = 100_000
 
@@ -61,6 +62,11 @@ def new_address(name: str) -> str:
         return f"{well_known_directory(socket)}/{socket}"
     except AddressError as refused:
         return f"{fresh_directory(socket, refused)}/{socket}"
+
+
+def is_for_one_run(address: str) -> bool:
+    """Whether `new_address` made this address: no other watchdog will listen there when its own is gone."""
+    return _MADE.fullmatch(os.path.basename(address)) is not None
 
 
 def fresh_directory(socket: str, refused: AddressError) -> str:

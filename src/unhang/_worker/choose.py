@@ -184,6 +184,7 @@ def configure(
             by the environment variable ``UNHANG_ADDRESS``, which ``unhang run`` sets; else, when
             ``TORCHELASTIC_TIMER_FILE`` is set, the `FileTimerServer` at that named pipe; else a watchdog of this
             process's own: another process, started now, that ends after this one, and that child processes use too.
+            An address that ``unhang run`` or another program's ``configure`` has left behind when it ended names none.
         observe: ask the watchdog to tell what expires and to kill nobody. Default: the environment variable
             ``UNHANG_OBSERVE``, else no. A client that is given has its own say.
         on_lost: as for `SharedTimerClient`.
@@ -203,6 +204,7 @@ def configure(
     _leave()
     if timer_client is _FROM_ENVIRONMENT:
         observe = _observes() if observe is None else observe
+        _forget_stale_address()
         if os.environ.get(ADDRESS) or os.environ.get(_TORCH_PIPE):
             timer_client = _from_environment(observe=observe, on_lost=on_lost)
         else:
@@ -212,6 +214,22 @@ def configure(
         if isinstance(timer_client, SharedTimerClient):
             timer_client.connect()
     set_client(timer_client)
+
+
+def _forget_stale_address() -> None:
+    """Take an address out of the environment if its watchdog is gone for good: a program may outlive the one before it.
+
+    Where somebody has chosen the address, as for ``unhang serve``, a watchdog may still come.
+    """
+    import logging
+
+    from unhang._platform.socket_directory import is_for_one_run
+    from unhang._worker.connection import is_deserted
+
+    address = os.environ.get(ADDRESS, "")
+    if is_for_one_run(address) and is_deserted(address):
+        logging.getLogger("unhang").info("the watchdog at %s has ended: another one is used", address)
+        del os.environ[ADDRESS]
 
 
 def _learn(learn: bool | str) -> None:

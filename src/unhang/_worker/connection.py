@@ -42,6 +42,21 @@ class NotWatchedError(Exception):
         self.nobody = nobody
 
 
+def is_deserted(address: str) -> bool:
+    """Whether nothing listens at an address; no, if that cannot be told."""
+    if not hasattr(socket, "AF_UNIX"):
+        return False
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+            probe.setblocking(False)
+            probe.connect(address)
+    except (ConnectionRefusedError, FileNotFoundError):
+        return True
+    except OSError:
+        pass
+    return False
+
+
 class Connection:
     """An open connection. Not thread-safe.
 
