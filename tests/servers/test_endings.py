@@ -5,6 +5,8 @@ import os
 import queue
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 
@@ -369,3 +371,23 @@ def _target(fd):
         return os.readlink(f"/proc/self/fd/{fd}")
     except OSError:
         return ""
+
+
+AT_A_PROMPT = """
+import unhang
+with unhang.expires(0.5, "step"):
+    breakpoint()
+    print("on")
+print("done")
+"""
+
+
+def test_a_worker_at_a_prompt_of_pdb_is_spared(popen, serve_shared, events):
+    """Somebody thinks at the prompt: told once, and as soon as it goes on, all is as before."""
+    server = serve_shared(evidence=5)
+    environment = {**os.environ, "UNHANG_ADDRESS": server.address}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    worker = popen([sys.executable, "-c", AT_A_PROMPT], env=environment, text=True, **pipes)
+    assert events.get(timeout=30)[0] == "held"
+    said, errors = worker.communicate("continue\n", timeout=30)
+    assert (worker.returncode, said.splitlines()[-1]) == (0, "done"), errors

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from unhang._core.clock import Clock
 from unhang._platform.look import Look
+from unhang._verdict import debuggers
 from unhang._watchdog.departures import Departure, Departures
 from unhang._watchdog.escalations import Member
 from unhang._watchdog.evidence import Options, Subject, gather
@@ -302,8 +303,17 @@ class Incidents:
 
     def hang_of(self, worker: Watched) -> str:
         """The class of its hang, if that was found out."""
+        evidence = self._evidence_of(worker)
+        return "" if evidence is None else str(evidence.hang)
+
+    def is_at_a_prompt(self, worker: Watched) -> bool:
+        """Whether a debugger within the worker holds it, as far as its stacks are known."""
+        evidence = self._evidence_of(worker)
+        return evidence is not None and debuggers.hold(evidence.threads)
+
+    def _evidence_of(self, worker: Watched) -> Evidence | None:
         seen = next((one.seen[worker.number] for one in reversed(self._incidents) if worker.number in one.seen), None)
-        return "" if seen is None or seen.evidence is None else str(seen.evidence.hang)
+        return None if seen is None else seen.evidence
 
     def wait_time(self) -> float:
         """Seconds to wait, at most, before the next `turn`."""

@@ -266,7 +266,11 @@ class Response:
             if not if_still:
                 return None
             found = self.recheck(member)
-            return found if isinstance(found, Outcome) else self._is_still_the_one(member.watched)
+            if isinstance(found, Outcome):
+                return found
+            if self._incidents.is_at_a_prompt(member.watched):
+                return Outcome.HELD
+            return self._is_still_the_one(member.watched)
 
         return kill.send(member.handle, number, self._users, still, spare_stopped=self._spare_stopped)
 
