@@ -403,3 +403,31 @@ def test_an_address_that_somebody_chose_or_listens_at_is_kept(tmp_path, monkeypa
         assert os.environ["UNHANG_ADDRESS"] == server.address
     finally:
         server.stop()
+
+
+GREEN = """
+    import socket, time
+
+    class Green(socket.socket):
+        # As eventlet's are: the descriptor does not block, and some calls do not wait for it.
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            super().setblocking(False)
+
+        def settimeout(self, seconds): ...
+
+        def setblocking(self, yes): ...
+
+    socket.socket = Green
+    import unhang
+
+    unhang.configure()
+    with unhang.expires(0.2):
+        time.sleep(20)
+"""
+
+
+def test_a_program_with_green_sockets_is_watched():
+    """It speaks to the watchdog with one of the system's own."""
+    done = run(GREEN)
+    assert done.returncode == -signal.SIGTERM, done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import array
 import os
 import socket
@@ -47,14 +48,24 @@ def is_deserted(address: str) -> bool:
     if not hasattr(socket, "AF_UNIX"):
         return False
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
-            probe.setblocking(False)
-            probe.connect(address)
+        probe = _new_socket()
+    except OSError:
+        return False
+    try:
+        probe.setblocking(False)
+        probe.connect(address)
     except (ConnectionRefusedError, FileNotFoundError):
         return True
     except OSError:
         pass
+    finally:
+        probe.close()
     return False
+
+
+def _new_socket() -> socket.socket:
+    """One of the system, also where a program has made those of Python green (eventlet): half of it would not wait."""
+    return _socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # type: ignore[return-value]
 
 
 class Connection:
@@ -79,7 +90,7 @@ class Connection:
         give_up = time.monotonic() + patience
         self.stack_file = -1
         try:
-            self._socket = socket_past_streams(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            self._socket = socket_past_streams(_new_socket())
         except OSError as error:
             raise NotWatchedError(_reason(error)) from error
         try:
