@@ -31,7 +31,7 @@ def look(pid):
             with open(f"/proc/{pid}/fdinfo/{number}") as file:
                 flags = int(next(line for line in file if line.startswith("flags:")).split()[1], 8)
             what = os.readlink(f"/proc/{pid}/fd/{number}")
-            # libffi of Debian's Pythons keeps its own file open, to read; the last ones can be neither read nor written.
+            # Debian's libffi keeps its own file open, to read; the last can be neither read nor written.
             is_harmless = what == "/dev/null" or "/libffi." in what or flags & os.O_PATH
             if not is_harmless:
                 yield number, what
