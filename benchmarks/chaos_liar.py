@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from unhang._core.identity import Identity
 from unhang._core.messages import VERSION, hello
-from unhang._core.page import DEADLINE, HEADER_WORDS, SLOT_WORDS, SMALLEST_PAGE, USED, PageWriter
+from unhang._core.page import DEADLINE, HEADER_WORDS, SEQUENCE, SLOT_WORDS, SMALLEST_PAGE, USED, PageWriter
 from unhang._platform import memfd
 
 HELLO = hello(0, 0, Identity())
@@ -38,11 +38,13 @@ class Page:
 
     def arm_all(self, deadline: int) -> None:
         """Arm every slot that there is."""
+        self.words[HEADER_WORDS + SEQUENCE :: SLOT_WORDS] = memoryview(array.array("q", [1] * self.slots))
         self.words[HEADER_WORDS + DEADLINE :: SLOT_WORDS] = memoryview(array.array("q", [deadline] * self.slots))
         self.words[USED] = self.slots
 
     def arm(self, deadline: int) -> None:
         """Arm the first slot."""
+        self.words[HEADER_WORDS + SEQUENCE] = 1
         self.words[HEADER_WORDS + DEADLINE] = deadline
         self.words[USED] = 1
 

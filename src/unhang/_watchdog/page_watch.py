@@ -219,8 +219,7 @@ class PageWatch:
     def _expired(self, worker: Watched, due: list[Arming], now: int) -> tuple[list[_Over], int]:
         """Those that have expired even with what they get back, and are news; and when the next of them does."""
         new = sorted(set(due) - worker.dealt_with, key=_by_deadline)
-        next_look = now if len(new) > _AT_ONCE else NEVER
-        expired = []
+        expired, is_damaged, next_look = [], False, NEVER
         for arming in new[:_AT_ONCE]:
             seen = arming.page.snapshot(arming.slot)
             if seen is None:
@@ -229,12 +228,14 @@ class PageWatch:
             if deadline > now:
                 next_look = min(next_look, deadline)
             elif flaw := seen.flaw():
+                is_damaged = True
                 worker.dealt_with.add(arming)
                 self._hands.damaged(worker, flaw)
             else:
                 expired.append((seen, deadline))
         expired.sort(key=lambda entry: entry[1])
-        return expired, next_look
+        # The others at once; what is in a damaged page can wait for the next beat.
+        return expired, now if len(new) > _AT_ONCE and not is_damaged else next_look
 
     def _killable(self, worker: Watched, now: int) -> list[_Over]:
         """Those for which it may be killed, as they are now."""

@@ -219,16 +219,14 @@ class Response:
     def could_not_run(self, worker: Watched, timer: Expired) -> float:
         """See `Hands.could_not_run`.
 
-        An estimate: the share of the last moments, since a look at it behind its arming, stands for all of its time.
+        An estimate: the share of the last second, since a look at it behind its arming, stands for all of its time.
+        Nothing is measured while evidence is gathered, which keeps it from running itself.
         """
         now = self._clock.now()
-        before = worker.turns
-        if before is None or now - before.instant > timer.running:
-            worker.turns = turns(worker.pid, timer.thread, now)
+        before, worker.turns = worker.turns, None
+        if before is None or not _MOMENT <= now - before.instant <= timer.running:
             return 0.0
-        if now - before.instant < _MOMENT:
-            return 0.0
-        worker.turns = found = turns(worker.pid, timer.thread, now)
+        found = turns(worker.pid, timer.thread, now)
         share = 0.0 if found is None else found.share_of_waiting(before)
         return share * timer.running if share >= _STARVED else 0.0
 
