@@ -5,6 +5,7 @@ import inspect
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from multiprocessing import connection
 
@@ -119,3 +120,12 @@ class Reentrant:
 
     def __setitem__(self, key, value):
         self.words[key] = value
+
+
+def in_a_thread(function):
+    """What a function returns in a thread of its own."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(function()))
+    thread.start()
+    thread.join()
+    return found[0]

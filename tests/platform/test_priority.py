@@ -5,15 +5,8 @@ import subprocess
 import sys
 import threading
 
+from support import in_a_thread
 from unhang._platform.priority import raise_own_priority
-
-
-def in_a_thread(function):
-    found = []
-    thread = threading.Thread(target=lambda: found.append(function()))
-    thread.start()
-    thread.join()
-    return found[0]
 
 
 def nice():

@@ -15,6 +15,7 @@ import pytest
 import unhang
 import workers
 from support import LONG, handle_signals, until
+from unhang._watchdog import response
 from unhang.report.load import load
 from unhang.report.model import HangClass, Sure
 from unhang.report.store import latest
@@ -391,3 +392,14 @@ def test_a_worker_at_a_prompt_of_pdb_is_spared(popen, serve_shared, events):
     assert events.get(timeout=30)[0] == "held"
     said, errors = worker.communicate("continue\n", timeout=30)
     assert (worker.returncode, said.splitlines()[-1]) == (0, "done"), errors
+
+
+def test_a_frozen_worker_is_spared_until_it_is_thawed(start, serve_shared, events, monkeypatch):
+    """Also where no evidence is gathered; then its block has all its time again."""
+    frozen = [True]
+    monkeypatch.setattr(response, "is_frozen", lambda pid: frozen[0])
+    server = serve_shared(signal="none", evidence=0)
+    worker = start(workers.sleep_in_block, unhang.SharedTimerClient(server.address), 0.3)
+    assert events.get(timeout=30)[:2] == ("held", worker.pid)
+    frozen[0] = False
+    assert worker.ended() == -signal.SIGKILL

@@ -1,8 +1,8 @@
 """Whether the watchdog was there all the time."""
 
 import os
-import threading
 
+from support import in_a_thread
 from unhang._watchdog.presence import Presence
 from unhang.testing import ManualClock
 
@@ -14,14 +14,6 @@ def test_a_pause_before_the_first_wait_counts():
     clock.advance(40)
     presence.waits(1)
     assert presence.is_back() == 40
-
-
-def in_a_thread(function):
-    found = []
-    thread = threading.Thread(target=lambda: found.append(function()))
-    thread.start()
-    thread.join()
-    return found[0]
 
 
 def turn(presence):

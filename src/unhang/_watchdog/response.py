@@ -137,7 +137,7 @@ class Response:
         """Begin to end a worker."""
         if worker.handle is None:
             return Outcome.GONE
-        outcome = self._is_still_the_one(worker)
+        outcome = self._why_not_by_its_surroundings(worker)
         if outcome is not None:
             return outcome
         policy = self._policy_for(timers)
@@ -153,8 +153,8 @@ class Response:
         self._escalations.begin(self._member(worker, worker.handle, timers, policy))
         return Outcome.PENDING
 
-    def _is_still_the_one(self, worker: Watched) -> Outcome | None:
-        """What has become of the worker that armed the timers, if its process is another one by now; else None."""
+    def _why_not_by_its_surroundings(self, worker: Watched) -> Outcome | None:
+        """What keeps a worker from being signalled that its handle does not show: its program, clock, control group."""
         if is_another(worker.program, worker.pid):
             logger.info("pid %s runs another program since exec: the timers of the one before are void", worker.pid)
             if self.forget_program is not None:
@@ -165,7 +165,7 @@ class Response:
                 "Not ending pid %s: it has entered another time namespace, whose clock shows another time", worker.pid
             )
             return Outcome.REFUSED
-        return None
+        return Outcome.HELD if is_frozen(worker.pid) else None
 
     def _execute_at_once(
         self, worker: Watched, timers: list[Expired], still: Callable[[], Outcome | None], policy: Policy
@@ -232,7 +232,7 @@ class Response:
 
     def is_held(self, worker: Watched) -> bool:
         """See `Hands.is_held`."""
-        return worker.handle is not None and self._judge(worker.handle) is Outcome.HELD
+        return worker.handle is not None and (self._judge(worker.handle) is Outcome.HELD or is_frozen(worker.pid))
 
     def tell(self, event: str, worker: Watched | None, timers: list[Expired]) -> None:
         """See `Hands.tell`."""
@@ -254,8 +254,7 @@ class Response:
         return self.watch.recheck(member.watched, member.timers)
 
     def _judge(self, handle: ProcessHandle) -> Outcome | None:
-        outcome = kill.judge(handle, self._users, spare_stopped=self._spare_stopped)
-        return Outcome.HELD if outcome is None and is_frozen(handle.pid) else outcome
+        return kill.judge(handle, self._users, spare_stopped=self._spare_stopped)
 
     def send(self, member: Member, number: int, *, if_still: bool) -> Outcome:
         """See `Surgeon.send`."""
@@ -268,7 +267,7 @@ class Response:
                 return found
             if self._incidents.is_at_a_prompt(member.watched):
                 return Outcome.HELD
-            return self._is_still_the_one(member.watched)
+            return self._why_not_by_its_surroundings(member.watched)
 
         return kill.send(member.handle, number, self._users, still, spare_stopped=self._spare_stopped)
 
